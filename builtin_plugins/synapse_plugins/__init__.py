@@ -1,0 +1,1 @@
+"""The built-in plugins of synapse-kernel, one folder each; none imports another."""
