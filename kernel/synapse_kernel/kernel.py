@@ -1,0 +1,484 @@
+"""
+The kernel: the only caller of hooks, and typed methods over them.
+
+A `Kernel` holds no global state; two of them live in one process without knowing of each other.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any, TypedDict, cast
+
+from synapse_kernel import hookspecs
+from synapse_kernel.errors import (
+    HookError,
+    PluginError,
+    SettingsError,
+    SynapseError,
+    TargetNotFoundError,
+    UnknownNameError,
+    UsageError,
+    listing,
+    suggest,
+    suggest_module,
+)
+from synapse_kernel.hooking import Hooks, warn
+from synapse_kernel.hookspecs import CONTRIBUTIONS, hookimpl
+from synapse_kernel.plugins import (
+    PluginHost,
+    PluginRecord,
+    decide,
+    find_plugins,
+    installed_entry_points,
+    make_manager,
+)
+from synapse_kernel.registry import Contribution, Registry
+from synapse_kernel.settings import Settings
+from synapse_kernel.specs import ExecutorSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from datetime import timedelta
+    from pathlib import Path
+    from types import ModuleType, TracebackType
+
+    from typing_extensions import Unpack
+
+    from synapse_kernel.contracts import (
+        ActionPlugin,
+        Executor,
+        JsonObject,
+        Outcome,
+        Resources,
+        RunInfo,
+        RunRequest,
+        Sink,
+    )
+    from synapse_kernel.emitter import Pulse
+    from synapse_kernel.handles import Run
+    from synapse_kernel.plugins import EntryPointLike
+    from synapse_kernel.preparation import Plan
+    from synapse_kernel.runs import Live
+
+
+class RunKeywords(TypedDict, total=False):
+    """What `Kernel.run` takes by name."""
+
+    executor: str | None
+    resources: Resources | None
+    env: Mapping[str, object] | Iterable[str] | None
+    timeout: float | str | timedelta | None
+    retries: int
+    sinks: Sequence[object] | None
+    checkpoint: JsonObject | None
+    job_id: str | None
+
+
+class Kernel:
+    """
+    Loads plugins, knows their contributions, and runs actions.
+
+    `settings` are the checked settings, or a mapping of them; no file and no variable is read here (see
+    `load_settings`). `entry_points` are those of installed plugins: None scans for them, an empty list loads
+    none. `plugins` are objects to register besides. `without` blocks plugins by name before they are
+    imported. With `strict`, a plugin that cannot be used raises `PluginError` instead of a warning.
+
+    Use it as a context manager, or call `shutdown`.
+    """
+
+    def __init__(
+        self,
+        settings: Settings | Mapping[str, object] | None = None,
+        *,
+        entry_points: Iterable[EntryPointLike] | None = None,
+        plugins: Iterable[object] = (),
+        without: Sequence[str] = (),
+        strict: bool = False,
+    ) -> None:
+        self.settings = settings if isinstance(settings, Settings) else Settings(settings)
+        self.live_runs: dict[str, Live] = {}
+        self._manager = make_manager(hookspecs)
+        self._hooks = Hooks(self._manager)
+        self._host = PluginHost(self._manager, strict=strict)
+        self.registry = Registry(
+            lambda kind: self._hooks.collect(kind, self._host.records), self.settings.kernel.plugins.prefer
+        )
+        self._executors: dict[str, Executor] = {}
+        self._lock = threading.RLock()
+        self._pulse: Pulse | None = None
+        self._closed = False
+        self._without = tuple(without)
+        self._manager.register(_KernelHooks(self), name="kernel")
+        # Historic hooks are fired before any plugin is there, so that each replays at its own registration.
+        self._hooks.caller.synapse_add_hookspecs.call_historic(kwargs={"kernel": self})
+        self._hooks.caller.synapse_configure.call_historic(kwargs={"kernel": self, "settings": self.settings})
+        self._load(installed_entry_points() if entry_points is None else entry_points, without)
+        for plugin in plugins:
+            self.register(plugin)
+        self._check_sections()
+
+    @property
+    def plugins(self) -> list[PluginRecord]:
+        """What became of each plugin, in the order they were loaded."""
+        return list(self._host.records)
+
+    def register(self, plugin: object, name: str | None = None) -> PluginRecord:
+        """Register an object that implements hooks; raises `PluginError` if it cannot be used."""
+        record = self._host.register(plugin, name)
+        self._host.check_hooks(record, strict=True)
+        self.registry.invalidate()
+        return record
+
+    def add_hookspecs(self, module_or_class: ModuleType | type) -> None:
+        """Add the hooks that a module or class specifies; plugins call this in `synapse_add_hookspecs`."""
+        self._manager.add_hookspecs(module_or_class)
+
+    @property
+    def hook(self) -> Any:
+        """Call hooks that plugins added; the kernel's own have typed methods."""
+        return self._hooks.caller
+
+    def hook_names(self) -> dict[str, list[str]]:
+        """Return every hook with the plugins that implement it, the first called first."""
+        return self._hooks.implementations(except_for="kernel")
+
+    contribution_kinds = tuple(CONTRIBUTIONS)
+
+    def contributions(self, kind: str) -> list[Contribution]:
+        """Return every contribution of a kind (``executors``, ``sinks``…)."""
+        return self.registry.all(kind)
+
+    def resolve(self, kind: str, name: str) -> object:
+        """Import and return what a contribution of this kind and name stands for."""
+        return self.registry.resolve(kind, name)
+
+    def discover(self, target: str) -> ActionPlugin:
+        """
+        Return the actions of a path, a module or an installed action plugin.
+
+        Raises `TargetNotFoundError` where no plugin knows the target, `ConfigError` for a broken config.
+        """
+        found = self._hooks.first("synapse_discover", target=target)
+        if found is None:
+            known = self.registry.names("actions")
+            raise TargetNotFoundError(
+                f"Nothing is known of {target!r}{suggest(target, known) or suggest_module(target)}\n"
+                f"  give a folder with a config.yaml, a Python file, a module or an installed action plugin\n"
+                f"  installed: {listing(known)}",
+                target=target,
+            )
+        return cast("ActionPlugin", found)
+
+    def discover_module(self, module: object) -> ActionPlugin:
+        """Return the actions of a module object."""
+        name = getattr(module, "__name__", None)
+        if not isinstance(name, str):
+            raise UsageError(
+                f"A target is a path, a module, an installed plugin's name, or an action; "
+                f"got {type(module).__name__}"
+            )
+        return self.discover(name)
+
+    def choose_executor(self, request: RunRequest) -> str:
+        """Return the name of the executor that policy chooses for a request."""
+        available = self.registry.states("executors")
+        chosen = self._hooks.first("synapse_choose_executor", request=request, available=available)
+        return cast("str", chosen)
+
+    def detect_format(self, path: Path) -> str | None:
+        """
+        Return the dataset format that plugins recognise at a path, or None if none does.
+
+        Raises `UsageError` naming the formats and plugins if two claim it.
+        """
+        claims = {
+            name: plugin
+            for plugin, name in self._hooks.observe("synapse_detect_format", path=path)
+            if name is not None
+        }
+        if len(claims) > 1:
+            told = " and ".join(f"{name} (by {plugin})" for name, plugin in sorted(claims.items()))
+            raise UsageError(f"{path} looks like {told}; name the format")
+        return next(iter(claims), None)
+
+    def call_run(self, request: RunRequest) -> Outcome:
+        """Call `synapse_run`; used by the life of a run."""
+        from synapse_kernel.contracts import Outcome
+
+        found = self._hooks.first("synapse_run", request=request)
+        if not isinstance(found, Outcome):
+            plugins = " or ".join(self.hook_names()["synapse_run"])
+            raise HookError(plugins, "synapse_run", TypeError(f"{found!r} is no Outcome"))
+        return found
+
+    def executor(self, name: str, *, hint: str = "") -> Executor:
+        """Return the executor of this name, made on first use and kept until the kernel shuts down."""
+        found = self._executors.get(name)
+        if found is None:
+            factory = cast(
+                "Callable[[Kernel], Executor]", self.registry.resolve("executors", name, hint=hint)
+            )
+            with self._lock:
+                found = self._executors.get(name)
+                if found is None:
+                    found = self._executors[name] = self._made(name, factory)
+        return found
+
+    @property
+    def worker_settings(self) -> JsonObject:
+        """The settings from which a worker in another process builds a kernel with the same plugins."""
+        if not self._without:
+            return self.settings.values
+        plugins = cast("Mapping[str, object]", self.settings.values.get("plugins", {}))
+        block = [*self.settings.kernel.plugins.block, *self._without]
+        return {**self.settings.values, "plugins": {**plugins, "block": block}}
+
+    def executor_for(self, method: str, available: Mapping[str, str] | None = None) -> str:
+        """
+        Return the name of an executor that serves a config method (local, task, job, serve).
+
+        One whose packages are there comes first. Raises `UnknownNameError` if none serves it.
+        """
+        available = self.registry.states("executors") if available is None else available
+        serving = [
+            c.spec.name
+            for c in self.contributions("executors")
+            if isinstance(c.spec, ExecutorSpec) and method in c.spec.methods
+        ]
+        if serving:
+            return next((name for name in serving if available[name] == "available"), serving[0])
+        raise UnknownNameError(
+            f"No executor serves the method {method!r}\n"
+            f"  executors here: {listing(available)}\n"
+            f"  install one with: pip install 'synapse-kernel[ray]'  or run it here with: --executor local",
+            kind="executors",
+            name=method,
+        )
+
+    def open_sinks(self, wanted: Sequence[object], info: RunInfo) -> list[tuple[str, Sink]]:
+        """
+        Open sinks for a run: objects as they are, ``name`` or ``name:argument`` from their plugins.
+
+        Raises `SynapseError` for an unknown name or an argument that the sink refuses;
+        a sink that fails otherwise is left out with a warning.
+        """
+        opened: list[tuple[str, Sink]] = []
+        for entry in wanted:
+            if not isinstance(entry, str):
+                opened.append((type(entry).__name__, cast("Sink", entry)))
+                continue
+            name, _, argument = entry.partition(":")
+            factory = cast("Callable[[RunInfo, str | None], Sink]", self.registry.resolve("sinks", name))
+            try:
+                opened.append((name, factory(info, argument or None)))
+            except SynapseError:
+                raise
+            except Exception as error:  # noqa: BLE001 - a sink never fails a run
+                warn(f"Sink {name!r} is off for this run: {type(error).__name__}: {error}")
+        return opened
+
+    def storage(self, url_or_name: str) -> object:
+        """Return the storage for a URL, or for a name from the settings' `storage`."""
+        named = self.settings.kernel.storage.get(url_or_name.removeprefix("storage://").partition("/")[0])
+        if named is not None and "://" not in url_or_name.removeprefix("storage://"):
+            provider = str(named.get("provider", ""))
+            argument: object = named.get("configuration", {})
+        else:
+            provider, separator, _ = url_or_name.partition("://")
+            argument = url_or_name
+            if not separator:
+                known = self.settings.kernel.storage
+                raise UnknownNameError(
+                    f"Storage {url_or_name!r} is neither a URL nor a name from the settings"
+                    f"{suggest(url_or_name, known)}\n  named there: {listing(known)}",
+                    kind="storage",
+                    name=url_or_name,
+                )
+        factory = cast("Callable[[object], object]", self.registry.resolve("storage", provider))
+        return factory(argument)
+
+    @property
+    def pulse(self) -> Pulse:
+        """The thread that flushes the events of this kernel's runs, made on first use."""
+        if self._pulse is None:
+            from synapse_kernel.emitter import Pulse
+
+            with self._lock:
+                self._pulse = self._pulse or Pulse()
+        return self._pulse
+
+    def run(
+        self,
+        target: object,
+        action: str | None = None,
+        params: object = None,
+        *,
+        executor: str | None = None,
+        resources: Resources | None = None,
+        env: Mapping[str, object] | Iterable[str] | None = None,
+        timeout: float | str | timedelta | None = None,
+        retries: int = 0,
+        sinks: Sequence[object] | None = None,
+        checkpoint: JsonObject | None = None,
+        job_id: str | None = None,
+    ) -> Outcome:
+        """
+        Run an action and return its outcome; a failed run is an outcome too, it does not raise.
+
+        `target` is a path, a module, an installed action plugin's name, or an action class or function.
+        `params` are a mapping or an instance of the action's params model. `env` names variables of this
+        process to pass, or maps names to values. `timeout` is per attempt, in seconds or like ``"1h30m"``.
+        `sinks` are names (``"jsonl:events.jsonl"``) or `Sink` objects; None takes those of the settings.
+
+        Raises `SynapseError` for what is wrong before anything starts: target, action, params, executor.
+        """
+        from synapse_kernel.preparation import RunOptions, prepare
+        from synapse_kernel.runs import Control, conduct, open_sinks
+
+        options = RunOptions(
+            executor=executor,
+            resources=resources,
+            env=env,
+            timeout=timeout,
+            retries=retries,
+            sinks=sinks,
+            checkpoint=checkpoint,
+            job_id=job_id,
+        )
+        prepared = prepare(self, target, action, params, options)
+        control = Control(self.settings.kernel.grace)
+        return conduct(self, prepared, control, open_sinks(self, prepared), inline=True)
+
+    def submit(
+        self, target: object, action: str | None = None, params: object = None, **options: Unpack[RunKeywords]
+    ) -> Run:
+        """Start a run and return its handle; arguments and errors are those of `run`."""
+        from synapse_kernel.handles import Run
+        from synapse_kernel.preparation import RunOptions, prepare
+
+        return Run(self, prepare(self, target, action, params, RunOptions(**options)))
+
+    def plan(
+        self, target: object, action: str | None = None, params: object = None, **options: Unpack[RunKeywords]
+    ) -> Plan:
+        """Return what `run` would do with the same arguments, without doing it; raises what it would."""
+        from synapse_kernel.preparation import RunOptions, make_plan, prepare
+
+        return make_plan(prepare(self, target, action, params, RunOptions(**options), dry=True))
+
+    @property
+    def closed(self) -> bool:
+        """True once the kernel was shut down; a run that is asked for then ends `cancelled`."""
+        return self._closed
+
+    def shutdown(self) -> None:
+        """Cancel what still runs and let it end, shut executors and plugins down; once."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+        running = list(self.live_runs.values())
+        for live in running:
+            live.control.cancel("cancelled: the kernel shut down")
+        for name, executor in self._executors.items():
+            try:
+                executor.shutdown()
+            except Exception as error:  # noqa: BLE001 - the others must still be shut down
+                warn(f"Executor {name!r} failed to shut down: {type(error).__name__}: {error}")
+        for live in running:
+            live.wait()
+        self._hooks.observe("synapse_shutdown", kernel=self)
+        if self._pulse is not None:
+            self._pulse.close()
+
+    def __enter__(self) -> Kernel:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.shutdown()
+
+    def _load(self, entry_points: Iterable[EntryPointLike], without: Sequence[str]) -> None:
+        settings = self.settings.kernel.plugins
+        for found in find_plugins(entry_points):
+            self._host.load(found, decide(found, settings, without))
+        for name in dict.fromkeys((*without, *settings.block, *(settings.only or ()))):
+            if not any(record.answers_to(name) for record in self._host.records):
+                known = [record.name for record in self._host.records]
+                warn(f"No plugin is named {name!r}{suggest(name, known)}")
+        # Only now: a plugin may implement a hook that another, loaded later, specifies.
+        for record in list(self._host.records):
+            self._host.check_hooks(record)
+
+    def _check_sections(self) -> None:
+        """Refuse settings that no plugin knows, unless one that is not loaded may know them."""
+        if any(record.state != "active" for record in self._host.records):
+            return
+        known = {s for r in self._host.records for s in getattr(r.plugin, "SYNAPSE_SETTINGS", ())}
+        problems = self.settings.unknown_sections(known)
+        if problems:
+            raise SettingsError(f"{self.settings.origin} cannot be used:", problems)
+
+    def _made(self, name: str, factory: Callable[[Kernel], Executor]) -> Executor:
+        try:
+            return factory(self)
+        except SynapseError:
+            raise
+        except Exception as error:
+            plugin = self.registry.get("executors", name).plugin.display
+            raise PluginError(
+                f"Executor {name!r} of plugin {plugin} cannot be made: {type(error).__name__}: {error}",
+                plugin=plugin,
+            ) from error
+
+
+class _KernelHooks:
+    """The kernel's own answers, asked last."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
+
+    @hookimpl(trylast=True)
+    def synapse_choose_executor(self, request: RunRequest, available: Mapping[str, str]) -> str:
+        """Take the executor that was asked for, else one that serves the action's method, else ``local``."""
+        if request.executor is not None:
+            return request.executor
+        method = request.action.method
+        if method is None:
+            return self._kernel.settings.kernel.executor or "local"
+        return self._kernel.executor_for(method, available)
+
+    @hookimpl(trylast=True)
+    def synapse_run(self, request: RunRequest) -> Outcome:
+        """Run the attempts on the executor that was chosen."""
+        from synapse_kernel.runs import attempt_all
+
+        return attempt_all(self._kernel, self._kernel.live_runs[request.run_id])
+
+
+def run_plugin(
+    target: object,
+    action: str | None = None,
+    params: object = None,
+    mode: str = "local",
+    *,
+    kernel: Kernel | None = None,
+    **options: Unpack[RunKeywords],
+) -> Outcome:
+    """
+    Run an action with the settings that the command line would use, and return its outcome.
+
+    `mode` is ``local`` (here and now), or ``task`` or ``job`` for an executor that serves that method. The
+    other `options` are those of `Kernel.run`; `kernel` uses one that is there instead of making one.
+    """
+    from synapse_kernel.settings import load_settings
+
+    if mode not in {"local", "task", "job"}:
+        raise UsageError(f"mode must be 'local', 'task' or 'job', got {mode!r}")
+    if kernel is None:
+        with Kernel(load_settings()) as own:
+            return run_plugin(target, action, params, mode, kernel=own, **options)
+    if options.get("executor") is None:
+        options["executor"] = kernel.executor_for(mode)
+    return kernel.run(target, action, params, **options)

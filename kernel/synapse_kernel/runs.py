@@ -1,0 +1,328 @@
+"""
+The life of a run, from its first event to its one final state.
+
+`conduct` opens the channel, lets the hook `synapse_run` decide, and closes with the outcome; behind that
+hook `attempt_all` makes the attempts: submit, wait within the time-out, retry. What comes before is in
+`preparation`, the handle that a caller holds in `handles`.
+"""
+
+from __future__ import annotations
+
+import threading
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, cast
+
+import msgspec
+
+from synapse_kernel.contracts import ErrorInfo, InlineExecutor, Job, Outcome, RunInfo, Sink, Task
+from synapse_kernel.emitter import CancelToken, Channel
+from synapse_kernel.errors import HookError, SynapseError
+from synapse_kernel.models import check_type
+from synapse_kernel.params import explain, secret_values, shown
+from synapse_kernel.preparation import Prepared
+from synapse_kernel.redaction import Redactor, secrets_of_env
+from synapse_kernel.worker import describe_error
+
+if TYPE_CHECKING:
+    from synapse_kernel.actions import ActionCode
+    from synapse_kernel.events import Event, Status
+    from synapse_kernel.kernel import Kernel
+
+# What a job may take beyond the grace period before the kernel stops waiting for it.
+FORCE_SECONDS = 10.0
+
+
+class Control:
+    """The way to stop a run from outside, whatever stage it is in."""
+
+    def __init__(self, grace: float) -> None:
+        self.token = CancelToken()
+        self.grace = grace
+        self._job: Job | None = None
+        self._lock = threading.Lock()
+
+    def cancel(self, reason: str = "cancelled", grace: float | None = None) -> None:
+        """Tell the run to stop; by force after the grace period."""
+        if grace is not None:
+            self.grace = grace
+        # Before the job is looked up: one attached meanwhile sees the token.
+        self.token.set(reason)
+        with self._lock:
+            job = self._job
+        if job is not None:
+            job.cancel(self.grace)
+
+    def attach(self, job: Job | None) -> None:
+        """Name the attempt that is under way; one of a run that was told to stop is stopped at once."""
+        with self._lock:
+            self._job = job
+        if job is not None and self.token.is_set:
+            job.cancel(self.grace)
+
+
+class Live(msgspec.Struct, kw_only=True):
+    """A run under way."""
+
+    prepared: Prepared
+    control: Control
+    channel: Channel | None
+    inline: bool
+    secrets: list[str]
+    started: datetime
+    over: threading.Event | None = None
+    """Set when the sinks of a submitted run have all of it."""
+
+    def wait(self) -> None:
+        """Wait for the end of a submitted run that was told to stop."""
+        if self.over is not None:
+            self.over.wait(self.control.grace + FORCE_SECONDS)
+
+
+def conduct(
+    kernel: Kernel,
+    prepared: Prepared,
+    control: Control,
+    sinks: list[tuple[str, Sink]],
+    *,
+    inline: bool = False,
+) -> Outcome:
+    """
+    Run what was prepared, in this thread, and return its outcome.
+
+    `sinks` are open (see `open_sinks`); they have all events and are closed when this returns.
+    """
+    request = prepared.request
+    started = datetime.now(UTC)
+    channel = Channel(request.run_id, request.action.name, sinks) if sinks else None
+    secrets: list[str] = []
+    if channel is not None or not prepared.executor.in_process:
+        secrets = [*secrets_of_env(request.env), *secret_values(prepared.code, request.params)]
+    live = Live(
+        prepared=prepared, control=control, channel=channel, inline=inline, secrets=secrets, started=started
+    )
+    if not inline:
+        live.over = threading.Event()
+    kernel.live_runs[request.run_id] = live
+    if kernel.closed:
+        control.cancel("cancelled: the kernel shut down")
+    outcome: Outcome | None = None
+    try:
+        if channel is not None:
+            channel.state("pending")
+        outcome = kernel.call_run(request)
+    except KeyboardInterrupt:
+        error = ErrorInfo(type="KeyboardInterrupt", message="the run was interrupted", kind="cancelled")
+        outcome = concluded(live, "cancelled", error)
+        raise
+    except SynapseError as raised:
+        outcome = concluded(live, "failed", describe_error(raised, "executor"))
+        if isinstance(raised, HookError):
+            raise
+        outcome.__dict__["exception"] = raised
+    finally:
+        del kernel.live_runs[request.run_id]
+        if outcome is None:
+            error = ErrorInfo(type="Interrupted", message="the run was broken off", kind="cancelled")
+            outcome = concluded(live, "cancelled", error)
+        outcome = _end(live, outcome)
+    return outcome
+
+
+def _end(live: Live, outcome: Outcome) -> Outcome:
+    """Tell the sinks how the run ended, and return its outcome without secrets."""
+    outcome = _masked(outcome, live.secrets)
+    error = outcome.error
+    if live.channel is not None:
+        detail = None if error is None else f"{error.type}: {error.message}"
+        live.channel.state(outcome.status, outcome.attempts, detail)
+        live.channel.close(outcome)
+    if live.over is not None:
+        live.over.set()
+    return outcome
+
+
+def _masked(outcome: Outcome, secrets: list[str]) -> Outcome:
+    """Take the run's secrets out of an error's texts; the exception itself stays as it is."""
+    error = outcome.error
+    if error is None or not secrets:
+        return outcome
+    text = Redactor(secrets).text
+    masked = msgspec.structs.replace(
+        error, message=text(error.message), traceback=text(error.traceback), output=text(error.output)
+    )
+    replaced = msgspec.structs.replace(outcome, error=masked)
+    replaced.__dict__.update(outcome.__dict__)
+    return replaced
+
+
+def attempt_all(kernel: Kernel, live: Live) -> Outcome:
+    """Run the attempts of a run: the first, and retries with exponential backoff and jitter."""
+    request = live.prepared.request
+    if request.retries == 0:
+        return _attempt(kernel, live, 1)
+    import tenacity
+
+    retry = kernel.settings.kernel.retry
+    stopped = threading.Event()
+    live.control.token.on_set(stopped.set)
+    attempts = iter(range(1, request.retries + 2))
+    # Not wait_exponential_jitter: how it is told its first delay differs between tenacity's versions.
+    backoff = tenacity.wait_exponential(retry.initial) + tenacity.wait_random(0, retry.initial)
+
+    def before_sleep(state: tenacity.RetryCallState) -> None:
+        if live.channel is not None and state.outcome is not None and state.next_action is not None:
+            error = cast("Outcome", state.outcome.result()).error
+            why = Redactor(live.secrets).text(f"{error.type}: {error.message}") if error else ""
+            live.channel.state(
+                "retrying", state.attempt_number, f"{why}; again in {state.next_action.sleep:.1f} s"
+            )
+
+    loop = tenacity.Retrying(
+        stop=tenacity.stop_after_attempt(request.retries + 1) | tenacity.stop_when_event_set(stopped),
+        wait=lambda state: min(backoff(state), retry.maximum),
+        retry=tenacity.retry_if_result(_worth_retrying),
+        sleep=tenacity.sleep_using_event(stopped),
+        before_sleep=before_sleep,
+        retry_error_callback=lambda state: state.outcome.result() if state.outcome else None,
+    )
+    return loop(lambda: _attempt(kernel, live, next(attempts)))
+
+
+def concluded(live: Live, status: Status, error: ErrorInfo, attempt: int = 1) -> Outcome:
+    """Make the outcome of a run that no worker could conclude."""
+    request = live.prepared.request
+    return Outcome(
+        run_id=request.run_id,
+        status=status,
+        action=request.action.name,
+        started=live.started,
+        finished=datetime.now(UTC),
+        error=error,
+        attempts=attempt,
+    )
+
+
+def _worth_retrying(outcome: object) -> bool:
+    """Tell whether another attempt may end better: not what was cancelled, nor what cannot ever fit."""
+    assert isinstance(outcome, Outcome)
+    if outcome.status not in {"failed", "timed_out", "crashed"}:
+        return False
+    return outcome.error is None or outcome.error.kind not in {"result", "params", "load"}
+
+
+def _attempt(kernel: Kernel, live: Live, attempt: int) -> Outcome:
+    prepared, control, channel = live.prepared, live.control, live.channel
+    executor = prepared.executor
+    inline = live.inline and prepared.request.timeout is None and hasattr(executor, "run")
+    if control.token.is_set:
+        error = ErrorInfo(
+            type="RunCancelled", message=f"the run was {control.token.reason}", kind="cancelled"
+        )
+        return concluded(live, "cancelled", error, attempt)
+    task = _task(kernel, live, attempt, in_process=executor.in_process)
+    if channel is not None:
+        channel.state("running", attempt)
+        task = msgspec.structs.replace(task, seq=channel.seq)
+    if executor.in_process:
+        task.__dict__.update(code=prepared.code, params_object=prepared.params)
+    job: Job | None = None
+    try:
+        if inline:
+            send = channel.deliver if channel is not None else None
+            return cast("InlineExecutor", executor).run(task, send, control.token)
+        job = executor.submit(task, channel.deliver if channel is not None else _discard)
+        control.attach(job)
+        outcome = _wait(job, live, attempt)
+        return outcome if executor.in_process else _typed_result(prepared.code, outcome)
+    except KeyboardInterrupt:
+        control.cancel("interrupted")
+        if job is not None:
+            job.wait(control.grace + FORCE_SECONDS)
+        raise
+    except SynapseError:
+        raise
+    except Exception as error:  # noqa: BLE001 - what an executor raises ends the attempt like any error
+        return concluded(live, "failed", describe_error(error, "executor"), attempt)
+    finally:
+        control.attach(None)
+
+
+def _typed_result(code: ActionCode, outcome: Outcome) -> Outcome:
+    """Give a result that travelled as JSON its type again; the worker has checked it."""
+    if code.result_type is None or not outcome.ok or outcome.warnings:
+        return outcome
+    try:
+        typed = check_type(code.result_type, outcome.result)
+    except ValueError as error:
+        text = (
+            f"the result of {code.name!r} stays plain data, its JSON does not fit its model: {explain(error)}"
+        )
+        return msgspec.structs.replace(outcome, warnings=[text])
+    return msgspec.structs.replace(outcome, result=typed)
+
+
+def _wait(job: Job, live: Live, attempt: int) -> Outcome:
+    """Wait for a job within its time-out; one that does not end when told to is left behind."""
+    control, timeout = live.control, live.prepared.request.timeout
+    outcome = job.wait(timeout)
+    if outcome is not None and outcome.status != "cancelled":
+        return outcome
+    if outcome is None and not control.token.is_set:
+        job.cancel(control.grace)
+        job.wait(control.grace + FORCE_SECONDS)
+        error = ErrorInfo(
+            type="RunTimedOut", message=f"the run took longer than its {timeout:g} s", kind="timeout"
+        )
+        return concluded(live, "timed_out", error, attempt)
+    if outcome is None:
+        outcome = job.wait(control.grace + FORCE_SECONDS)
+    error = ErrorInfo(
+        type="RunCancelled", message=f"the run was {control.token.reason or 'cancelled'}", kind="cancelled"
+    )
+    return concluded(live, "cancelled", error, attempt)
+
+
+def _discard(events: list[Event]) -> None:
+    """Take the events of a run that nobody listens to."""
+
+
+def _task(kernel: Kernel, live: Live, attempt: int, *, in_process: bool) -> Task:
+    request = live.prepared.request
+    spec = request.action
+    return Task(
+        run_id=request.run_id,
+        action=spec.name,
+        ref=spec.ref,
+        params=request.params,
+        env=request.env,
+        resources=request.resources,
+        runtime_env=spec.runtime_env,
+        category=spec.category,
+        input_type=spec.input_type,
+        output_type=spec.output_type,
+        attempt=attempt,
+        work_root=kernel.settings.kernel.work_dir,
+        checkpoint=request.checkpoint,
+        job_id=request.job_id,
+        settings={} if in_process else kernel.worker_settings,
+        secrets=live.secrets,
+    )
+
+
+def open_sinks(kernel: Kernel, prepared: Prepared) -> list[tuple[str, Sink]]:
+    """Open the sinks that were asked for, else those of the settings; raises `SynapseError` for a bad one."""
+    asked = prepared.sinks if prepared.sinks is not None else kernel.settings.kernel.sinks or ()
+    wanted = [sink for sink in asked if sink != "none"]
+    if not wanted:
+        return []
+    request = prepared.request
+    info = RunInfo(
+        run_id=request.run_id,
+        action=request.action.name,
+        target=request.target,
+        executor=prepared.executor_name,
+        params=shown(prepared.code, request.params),
+        started=datetime.now(UTC),
+        job_id=request.job_id,
+    )
+    return kernel.open_sinks(wanted, info)
