@@ -1,0 +1,109 @@
+"""
+The sink `console`: what a person watches, on stderr.
+
+On a terminal a live display: a bar for each progress category, the latest metrics, messages above them.
+Elsewhere plain lines, progress at most once every few seconds, and rich is not even imported.
+"""
+
+from __future__ import annotations
+
+import sys
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from synapse_kernel.errors import UsageError
+from synapse_kernel.events import LEVELS, Log, Progress, State
+from synapse_plugins.console.lines import duration_text, line_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import TextIO
+
+    from synapse_kernel.contracts import Outcome, RunInfo, Sink
+    from synapse_kernel.events import Event
+
+VERBOSITIES = ("quiet", "normal", "verbose")
+# Plain lines of progress of one category come no closer than this, but for its last.
+PLAIN_PROGRESS_SECONDS = 5.0
+
+_LEAST_LEVEL = {"quiet": "warning", "normal": "info", "verbose": "debug"}
+_MARKS = {"succeeded": "✓", "failed": "✗", "crashed": "✗", "timed_out": "✗", "cancelled": "■"}
+
+
+def open_console(run: RunInfo, argument: str | None) -> Sink:
+    """Open the console for a run; `argument` is the verbosity. Raises `UsageError` for another word."""
+    verbosity = argument or "normal"
+    if verbosity not in VERBOSITIES:
+        raise UsageError(f"The console knows quiet, normal and verbose, not {verbosity!r}")
+    if sys.stderr.isatty() and verbosity != "quiet":
+        from synapse_plugins.console.live import LiveConsole
+
+        return LiveConsole(run, verbosity)
+    return PlainConsole(run, verbosity, sys.stderr)
+
+
+def is_shown(event: Event, verbosity: str) -> bool:
+    """Tell whether an event is for the eyes at this verbosity; states have their own rule."""
+    if isinstance(event, State):
+        return verbosity == "verbose" or event.state == "retrying"
+    return LEVELS.index(event.level) >= LEVELS.index(_LEAST_LEVEL[verbosity])
+
+
+def closing_line(run: RunInfo, outcome: Outcome) -> str:
+    """Return the line that says how a run ended."""
+    mark = _MARKS.get(outcome.status, "")
+    attempts = f" after {outcome.attempts} attempts" if outcome.attempts > 1 else ""
+    state = outcome.status.replace("_", " ")
+    return f"{mark} {run.action} {state} in {duration_text(outcome.seconds)}{attempts} (run {run.run_id})"
+
+
+def prefix(event: Event) -> str:
+    """Return what marks a line that is more than a notice."""
+    if isinstance(event, Log) and event.event == "output":
+        return ""
+    return f"{event.level}: " if event.level in {"warning", "error"} else ""
+
+
+class PlainConsole:
+    """Plain lines for logs of CI, pipes and files."""
+
+    def __init__(self, run: RunInfo, verbosity: str, stream: TextIO) -> None:
+        self._run = run
+        self._verbosity = verbosity
+        self._stream = stream
+        self._progress_at: dict[str | None, float] = {}
+        self._waiting: dict[str | None, Progress] = {}
+
+    def accept(self, events: Sequence[Event]) -> None:
+        """Write the lines of a batch."""
+        lines: list[str] = []
+        for event in events:
+            if not is_shown(event, self._verbosity):
+                continue
+            if isinstance(event, Progress) and not self._is_due(event):
+                continue
+            lines.append(prefix(event) + line_of(event))
+        self._write(lines)
+
+    def close(self, outcome: Outcome) -> None:
+        """Write the last progress of each category and how the run ended."""
+        lines = [line_of(event) for event in self._waiting.values()]
+        if self._verbosity != "quiet":
+            lines.append(closing_line(self._run, outcome))
+        self._write(lines)
+
+    def _is_due(self, event: Progress) -> bool:
+        now = monotonic()
+        last = self._progress_at.get(event.category)
+        complete = event.total is not None and event.current >= event.total
+        if last is None or complete or now - last >= PLAIN_PROGRESS_SECONDS:
+            self._progress_at[event.category] = now
+            self._waiting.pop(event.category, None)
+            return True
+        self._waiting[event.category] = event
+        return False
+
+    def _write(self, lines: list[str]) -> None:
+        if lines:
+            self._stream.write("\n".join(lines) + "\n")
+            self._stream.flush()

@@ -1,0 +1,116 @@
+"""The live display of the console, drawn by rich."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+from synapse_kernel.events import Message, Metrics, Progress as ProgressEvent, State
+from synapse_plugins.console.console import closing_line, is_shown, prefix
+from synapse_plugins.console.lines import duration_text, line_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.console import RenderableType
+
+    from synapse_kernel.contracts import Outcome, RunInfo
+    from synapse_kernel.events import Event
+
+_STYLES = {"debug": "dim", "warning": "yellow", "error": "red"}
+_CONTEXTS = {"success": "green", "warning": "yellow", "error": "red", "danger": "red"}
+
+
+class LiveConsole:
+    """Bars and metrics that stay at the bottom, lines that scroll above them."""
+
+    def __init__(self, run: RunInfo, verbosity: str) -> None:
+        self._run = run
+        self._verbosity = verbosity
+        self._console = Console(stderr=True, highlight=False)
+        self._state = "pending"
+        self._bars = Progress(
+            SpinnerColumn(finished_text="✓"),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.percentage:>3.0f} %"),
+            TextColumn("{task.fields[eta]}"),
+            console=self._console,
+        )
+        self._tasks: dict[tuple[str | None, str | None], TaskID] = {}
+        self._metrics: dict[str | None, dict[str, float]] = {}
+        # What the action prints goes above the display instead of through it; stdout stays the result's.
+        self._live = Live(
+            self._render(),
+            console=self._console,
+            refresh_per_second=10,
+            transient=True,
+            redirect_stdout=sys.stdout.isatty(),
+        )
+        self._live.start()
+
+    def accept(self, events: Sequence[Event]) -> None:
+        """Draw a batch."""
+        for event in events:
+            if isinstance(event, ProgressEvent):
+                self._move(event)
+                continue
+            if isinstance(event, State):
+                self._state = event.state
+            if isinstance(event, Metrics):
+                self._metrics.setdefault(event.category, {}).update(event.values)
+                if self._verbosity != "verbose":
+                    continue
+            if is_shown(event, self._verbosity):
+                self._live.console.print(Text(prefix(event) + line_of(event), style=_style(event)))
+        self._live.update(self._render())
+
+    def close(self, outcome: Outcome) -> None:
+        """Leave the bars' last state and how the run ended on the screen."""
+        self._live.stop()
+        if self._tasks:
+            self._console.print(self._bars.get_renderable())
+        if self._metrics:
+            self._console.print(self._metrics_table())
+        style = "green" if outcome.ok else "yellow" if outcome.status == "cancelled" else "red"
+        self._console.print(Text(closing_line(self._run, outcome), style=style))
+
+    def _move(self, event: ProgressEvent) -> None:
+        key = (event.step, event.category)
+        if key not in self._tasks:
+            label = " · ".join(part for part in key if part) or self._run.action
+            self._tasks[key] = self._bars.add_task(label, total=event.total, eta="")
+        eta = f"{duration_text(event.eta)} left" if event.eta else ""
+        self._bars.update(self._tasks[key], completed=event.current, total=event.total, eta=eta)
+
+    def _render(self) -> RenderableType:
+        parts: list[RenderableType] = []
+        if not self._tasks:
+            parts.append(Text(f"… {self._run.action} {self._state}", style="dim"))
+        else:
+            parts.append(self._bars)
+        if self._metrics:
+            parts.append(self._metrics_table())
+        return Group(*parts)
+
+    def _metrics_table(self) -> Table:
+        table = Table(box=None, show_header=False, pad_edge=False)
+        for category, values in self._metrics.items():
+            cells = [
+                part for name, value in values.items() for part in (f"{name} ", (f"{value:.6g}  ", "bold"))
+            ]
+            table.add_row(Text(category or "metrics", style="dim"), Text.assemble(*cells))
+        return table
+
+
+def _style(event: Event) -> str:
+    if isinstance(event, Message):
+        return _CONTEXTS.get(event.context, "")
+    return _STYLES.get(event.level, "")
