@@ -1,0 +1,1 @@
+"""The action plugin `acme`; its `config.yaml` names the actions."""
