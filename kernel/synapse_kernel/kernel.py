@@ -10,6 +10,7 @@ import threading
 from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 from synapse_kernel import hookspecs
+from synapse_kernel.defaults import KernelDefaults
 from synapse_kernel.errors import (
     HookError,
     PluginError,
@@ -23,7 +24,7 @@ from synapse_kernel.errors import (
     suggest_module,
 )
 from synapse_kernel.hooking import Hooks, warn
-from synapse_kernel.hookspecs import CONTRIBUTIONS, hookimpl
+from synapse_kernel.hookspecs import CONTRIBUTIONS
 from synapse_kernel.plugins import (
     PluginHost,
     PluginRecord,
@@ -108,7 +109,7 @@ class Kernel:
         self._pulse: Pulse | None = None
         self._closed = False
         self._without = tuple(without)
-        self._manager.register(_KernelHooks(self), name="kernel")
+        self._manager.register(KernelDefaults(self), name="kernel")
         # Historic hooks are fired before any plugin is there, so that each replays at its own registration.
         self._hooks.caller.synapse_add_hookspecs.call_historic(kwargs={"kernel": self})
         self._hooks.caller.synapse_configure.call_historic(kwargs={"kernel": self, "settings": self.settings})
@@ -431,30 +432,6 @@ class Kernel:
                 f"Executor {name!r} of plugin {plugin} cannot be made: {type(error).__name__}: {error}",
                 plugin=plugin,
             ) from error
-
-
-class _KernelHooks:
-    """The kernel's own answers, asked last."""
-
-    def __init__(self, kernel: Kernel) -> None:
-        self._kernel = kernel
-
-    @hookimpl(trylast=True)
-    def synapse_choose_executor(self, request: RunRequest, available: Mapping[str, str]) -> str:
-        """Take the executor that was asked for, else one that serves the action's method, else ``local``."""
-        if request.executor is not None:
-            return request.executor
-        method = request.action.method
-        if method is None:
-            return self._kernel.settings.kernel.executor or "local"
-        return self._kernel.executor_for(method, available)
-
-    @hookimpl(trylast=True)
-    def synapse_run(self, request: RunRequest) -> Outcome:
-        """Run the attempts on the executor that was chosen."""
-        from synapse_kernel.runs import attempt_all
-
-        return attempt_all(self._kernel, self._kernel.live_runs[request.run_id])
 
 
 def run_plugin(

@@ -14,7 +14,8 @@ from synapse_kernel.specs import CommandSpec
 if TYPE_CHECKING:
     from synapse_kernel.contracts import ActionPlugin
     from synapse_kernel.kernel import Kernel
-    from synapse_plugins.discovery.plugin_discovery import Finder, PluginDiscovery
+    from synapse_plugins.discovery.finder import Finder
+    from synapse_plugins.discovery.plugin_discovery import PluginDiscovery
 
 __all__ = ["DiscoveryPlugin", "PluginDiscovery"]
 
@@ -46,7 +47,7 @@ class DiscoveryPlugin:
     def synapse_discover(self, target: str) -> ActionPlugin | None:
         """Answer for paths, installed action plugins and modules, in that order."""
         if self._finder is None:
-            from synapse_plugins.discovery.plugin_discovery import Finder
+            from synapse_plugins.discovery.finder import Finder
 
             self._finder = Finder(self._kernel)
         return self._finder.find(target)

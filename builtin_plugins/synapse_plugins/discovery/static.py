@@ -18,9 +18,19 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from synapse_kernel.actions import default_name, first_line
+from synapse_plugins.discovery.source_names import (
+    Function,
+    Name,
+    SourceModule,
+    is_abstract,
+    meaning_of,
+    method_of,
+    read_statements,
+    text_attribute,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
 SKIPPED_FOLDERS = frozenset(
     {"__pycache__", "node_modules", "site-packages", "build", "dist", "venv", "wheels", "tests"}
@@ -30,7 +40,6 @@ FOR_DERIVING = re.compile(r"_|Base(?![a-z])")
 _ROOT = "__init__"
 
 Stamp = tuple[int, int, int]
-_Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 class FoundAction(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,26 +75,6 @@ class StaticResult(msgspec.Struct, frozen=True, kw_only=True):
     """How the files and folders were that this depends on."""
 
 
-class _Name(msgspec.Struct, frozen=True):
-    """What a name in a module stands for: an attribute of another module, or a module (`attribute` None)."""
-
-    module: str
-    attribute: str | None
-
-
-class _Module(msgspec.Struct, kw_only=True):
-    name: str
-    file: str
-    package: list[str]
-    names: dict[str, _Name] = {}
-    stars: list[str] = []
-    classes: dict[str, ast.ClassDef] = {}
-    functions: dict[str, _Function] = {}
-    values: set[str] = set()
-    """Names that are bound to something else."""
-    type_variables: set[str] = set()
-
-
 def discover(path: Path) -> StaticResult:
     """Look for actions in a folder, or in one file as part of its package."""
     return SourceTree(path).result()
@@ -109,7 +98,7 @@ class SourceTree:
         self.root = path if path.is_dir() else _package_root(path)
         self.problems: list[Unreadable] = []
         self.stamps: dict[str, Stamp] = {}
-        self._modules: dict[str, _Module | None] = {}
+        self._modules: dict[str, SourceModule | None] = {}
         self._files = list(self._walk(path))
         self._read = [module for file in self._files if (module := self._module_in(file)) is not None]
 
@@ -126,13 +115,13 @@ class SourceTree:
     def origin(self, entrypoint: str) -> str:
         """Follow an entrypoint through re-exports to where its class or function is defined."""
         module, _, attribute = entrypoint.partition(":")
-        found = self._resolve(_Name(self._normal(module), attribute))
+        found = self._resolve(Name(self._normal(module), attribute))
         return f"{found.module}:{found.attribute}" if found.attribute else entrypoint
 
     def lacks(self, entrypoint: str) -> bool:
         """Tell whether an entrypoint is surely not there: its module is not, or binds no such name."""
         module, _, attribute = entrypoint.partition(":")
-        found = self._resolve(_Name(self._normal(module), attribute.partition(".")[0]))
+        found = self._resolve(Name(self._normal(module), attribute.partition(".")[0]))
         source = self._module(found.module)
         if source is None:
             return self._is_own(found.module) and not self._is_there(found.module)
@@ -149,7 +138,7 @@ class SourceTree:
             self.stamps[folder] = stamp(folder)
             yield from (Path(folder) / name for name in sorted(names) if name.endswith(".py"))
 
-    def _module_in(self, file: Path) -> _Module | None:
+    def _module_in(self, file: Path) -> SourceModule | None:
         relative = file.relative_to(self.root)
         parts = list(relative.with_suffix("").parts)
         is_package = parts[-1] == _ROOT
@@ -168,11 +157,11 @@ class SourceTree:
             self.problems.append(Unreadable(file=str(relative), line=None, reason=str(error)))
         else:
             package = parts if is_package else parts[:-1]
-            self._modules[name] = module = _Module(name=name, file=str(relative), package=package)
-            _read_statements(tree.body, module)
+            self._modules[name] = module = SourceModule(name=name, file=str(relative), package=package)
+            read_statements(tree.body, module)
         return module
 
-    def _module(self, name: str) -> _Module | None:
+    def _module(self, name: str) -> SourceModule | None:
         if name not in self._modules:
             place = self.root.joinpath(*name.split("."))
             for file in (place / "__init__.py", place.with_name(f"{place.name}.py")):
@@ -201,7 +190,7 @@ class SourceTree:
                 return inner or _ROOT
         return module
 
-    def _resolve(self, name: _Name, seen: tuple[_Name, ...] = ()) -> _Name:
+    def _resolve(self, name: Name, seen: tuple[Name, ...] = ()) -> Name:
         """Follow a name to the module that defines it, as far as the source shows."""
         if name in seen or name.attribute is None or _is_host(name):
             return name
@@ -214,7 +203,7 @@ class SourceTree:
         if forwarded is not None:
             return self._resolve(self._relative(forwarded), (*seen, name))
         for star in source.stars:
-            behind = self._resolve(_Name(self._normal(star), name.attribute), (*seen, name))
+            behind = self._resolve(Name(self._normal(star), name.attribute), (*seen, name))
             module = self._module(behind.module)
             if _is_host(behind):
                 found = behind.attribute == "action" or _is_action_base(behind)
@@ -224,21 +213,21 @@ class SourceTree:
                 return behind
         return name
 
-    def _resolve_outer(self, name: _Name, seen: tuple[_Name, ...]) -> _Name:
+    def _resolve_outer(self, name: Name, seen: tuple[Name, ...]) -> Name:
         """Follow ``pkg.sub.X`` where ``pkg`` binds ``sub`` to a module of another name."""
         outer, dot, inner = name.module.rpartition(".")
         if not dot or name in seen:
             return name
-        found = self._resolve(_Name(outer, inner), (*seen, name))
-        if found == _Name(outer, inner):
+        found = self._resolve(Name(outer, inner), (*seen, name))
+        if found == Name(outer, inner):
             return name
         module = found.module if found.attribute is None else f"{found.module}.{found.attribute}"
-        return self._resolve(_Name(module, name.attribute), (*seen, name))
+        return self._resolve(Name(module, name.attribute), (*seen, name))
 
-    def _relative(self, name: _Name) -> _Name:
-        return _Name(self._normal(name.module), name.attribute)
+    def _relative(self, name: Name) -> Name:
+        return Name(self._normal(name.module), name.attribute)
 
-    def _binds(self, module: _Module, attribute: str) -> bool:
+    def _binds(self, module: SourceModule, attribute: str) -> bool:
         if attribute in module.names or attribute in module.values or "__getattr__" in module.functions:
             return True
         if attribute in module.classes or attribute in module.functions:
@@ -249,20 +238,20 @@ class SourceTree:
         # A star import from elsewhere may bring anything.
         return any(self._module(self._normal(star)) is None for star in module.stars)
 
-    def _meaning(self, node: ast.expr, module: _Module) -> _Name | None:
+    def _meaning(self, node: ast.expr, module: SourceModule) -> Name | None:
         """Return what a base class or decorator expression refers to in the end."""
-        meant = _meaning(node, module)
+        meant = meaning_of(node, module)
         return None if meant is None else self._resolve(self._relative(meant))
 
-    def _actions_of(self, module: _Module) -> list[FoundAction]:
+    def _actions_of(self, module: SourceModule) -> list[FoundAction]:
         found: list[FoundAction] = []
         for attribute, node in module.classes.items():
             if FOR_DERIVING.match(attribute) or self._is_open(node, module):
                 continue
-            lineage = self._lineage(_Name(module.name, attribute))
+            lineage = self._lineage(Name(module.name, attribute))
             if any(_is_action_base(name) for name in lineage) and self._executes(lineage):
                 given = next(
-                    (text for c in self._nodes(lineage) if (text := _literal(c, "action_name"))), None
+                    (text for c in self._nodes(lineage) if (text := text_attribute(c, "action_name"))), None
                 )
                 found.append(_found(given or default_name(attribute), attribute, node, module))
         for attribute, function in module.functions.items():
@@ -272,7 +261,7 @@ class SourceTree:
                 found.append(_found(name, attribute, function, module, description))
         return sorted(found, key=lambda action: action.line)
 
-    def _lineage(self, name: _Name, seen: tuple[_Name, ...] = ()) -> list[_Name]:
+    def _lineage(self, name: Name, seen: tuple[Name, ...] = ()) -> list[Name]:
         """Return a class and those it derives from, nearest first, each once."""
         lineage = [name]
         module = self._module(name.module)
@@ -285,32 +274,32 @@ class SourceTree:
                 lineage += [n for n in self._lineage(meant, (*seen, name)) if n not in lineage]
         return lineage
 
-    def _nodes(self, lineage: list[_Name]) -> Iterator[ast.ClassDef]:
+    def _nodes(self, lineage: list[Name]) -> Iterator[ast.ClassDef]:
         for name in lineage:
             module = self._module(name.module)
             node = module.classes.get(name.attribute or "") if module is not None else None
             if node is not None:
                 yield node
 
-    def _executes(self, lineage: list[_Name]) -> bool:
+    def _executes(self, lineage: list[Name]) -> bool:
         for node in self._nodes(lineage):
             for method in ("execute", "setup_steps"):
-                defined = _method(node, method)
+                defined = method_of(node, method)
                 if defined is not None:
-                    return not _is_abstract(defined)
+                    return not is_abstract(defined)
         # A ready-made base other than BaseAction brings an execute of its own.
         return any(_is_action_base(name) and name.attribute != "BaseAction" for name in lineage)
 
-    def _is_open(self, node: ast.ClassDef, module: _Module) -> bool:
+    def _is_open(self, node: ast.ClassDef, module: SourceModule) -> bool:
         """Tell whether a class is abstract or generic itself."""
         if getattr(node, "type_params", None):
             return True
-        if any(isinstance(s, _Function) and _is_abstract(s) for s in node.body):
+        if any(isinstance(s, Function) and is_abstract(s) for s in node.body):
             return True
         for base in node.bases:
             if not isinstance(base, ast.Subscript):
                 continue
-            meant = _meaning(base, module)
+            meant = meaning_of(base, module)
             if meant is not None and meant.attribute == "Generic":
                 return True
             inner = (n for n in ast.walk(base.slice) if isinstance(n, (ast.Name, ast.Attribute)))
@@ -318,14 +307,14 @@ class SourceTree:
                 return True
         return False
 
-    def _is_type_variable(self, node: ast.expr, module: _Module) -> bool:
+    def _is_type_variable(self, node: ast.expr, module: SourceModule) -> bool:
         if isinstance(node, ast.Name) and node.id in module.type_variables:
             return True
         meant = self._meaning(node, module)
         source = self._module(meant.module) if meant is not None else None
         return source is not None and meant is not None and meant.attribute in source.type_variables
 
-    def _action_decorator(self, function: _Function, module: _Module) -> dict[str, str] | None:
+    def _action_decorator(self, function: Function, module: SourceModule) -> dict[str, str] | None:
         """Return what was given to ``@action`` as text, or None if the function has no such decorator."""
         for decorator in function.decorator_list:
             call = decorator if isinstance(decorator, ast.Call) else None
@@ -350,106 +339,21 @@ def _package_root(file: Path) -> Path:
     return folder
 
 
-def _read_statements(body: Sequence[ast.stmt], module: _Module) -> None:
-    for statement in body:
-        if isinstance(statement, ast.Import):
-            for alias in statement.names:
-                bound = alias.asname or alias.name.partition(".")[0]
-                module.names[bound] = _Name(alias.name if alias.asname else bound, None)
-        elif isinstance(statement, ast.ImportFrom):
-            source = _source_of(statement, module.package)
-            for alias in statement.names:
-                if alias.name == "*":
-                    module.stars.append(source)
-                else:
-                    module.names[alias.asname or alias.name] = _Name(source, alias.name)
-        elif isinstance(statement, ast.ClassDef):
-            module.classes[statement.name] = statement
-        elif isinstance(statement, _Function):
-            module.functions[statement.name] = statement
-        elif isinstance(statement, ast.Assign):
-            _read_assignment(statement.targets, statement.value, module)
-        elif isinstance(statement, ast.AnnAssign) and statement.value is not None:
-            _read_assignment([statement.target], statement.value, module)
-        else:
-            _read_statements(_inside(statement), module)
-
-
-def _inside(statement: ast.stmt) -> list[ast.stmt]:
-    """Return the statements of a block that runs when the module does."""
-    if isinstance(statement, ast.If):
-        return [*statement.body, *statement.orelse]
-    if isinstance(statement, ast.With):
-        return statement.body
-    if isinstance(statement, ast.Try):
-        handlers = [s for handler in statement.handlers for s in handler.body]
-        return [*statement.body, *statement.orelse, *handlers, *statement.finalbody]
-    return []
-
-
-def _read_assignment(targets: list[ast.expr], value: ast.expr, module: _Module) -> None:
-    """Follow ``Base = BaseAction`` and ``Base = BaseAction[Params]``; note every other name."""
-    meant = _meaning(value, module)
-    is_variable = isinstance(value, ast.Call) and _last_part(value.func) == "TypeVar"
-    for target in targets:
-        if isinstance(target, ast.Name) and meant is not None:
-            module.names[target.id] = meant
-        elif isinstance(target, ast.Name) and is_variable:
-            module.type_variables.add(target.id)
-        module.values |= {node.id for node in ast.walk(target) if isinstance(node, ast.Name)}
-
-
-def _source_of(statement: ast.ImportFrom, package: list[str]) -> str:
-    if not statement.level:
-        return statement.module or ""
-    base = package[: len(package) - statement.level + 1]
-    return ".".join([*base, *([statement.module] if statement.module else [])])
-
-
-def _meaning(node: ast.expr, module: _Module) -> _Name | None:
-    """Return what an expression refers to, as this module alone shows it."""
-    if isinstance(node, ast.Subscript):
-        return _meaning(node.value, module)
-    if isinstance(node, ast.Name):
-        if node.id in module.classes:
-            return _Name(module.name, node.id)
-        known = module.names.get(node.id)
-        return known if known is not None or not module.stars else _Name(module.name, node.id)
-    if isinstance(node, ast.Attribute):
-        outer = _meaning(node.value, module)
-        if outer is None:
-            return None
-        if outer.attribute is None:
-            return _Name(outer.module, node.attr)
-        return _Name(f"{outer.module}.{outer.attribute}".lstrip("."), node.attr)
-    return None
-
-
-def _is_host(name: _Name) -> bool:
+def _is_host(name: Name) -> bool:
     return name.module.partition(".")[0] in _HOSTS
 
 
-def _is_action_base(name: _Name) -> bool:
+def _is_action_base(name: Name) -> bool:
     attribute = name.attribute or ""
     return _is_host(name) and attribute.startswith("Base") and attribute.endswith("Action")
 
 
-def _last_part(node: ast.expr) -> str:
-    if isinstance(node, ast.Attribute):
-        return node.attr
-    return node.id if isinstance(node, ast.Name) else ""
-
-
-def _is_abstract(function: _Function) -> bool:
-    return any(_last_part(decorator) == "abstractmethod" for decorator in function.decorator_list)
-
-
-def _method(node: ast.ClassDef, name: str) -> _Function | None:
-    return next((s for s in node.body if isinstance(s, _Function) and s.name == name), None)
-
-
 def _found(
-    name: str, attribute: str, node: ast.ClassDef | _Function, module: _Module, description: str | None = None
+    name: str,
+    attribute: str,
+    node: ast.ClassDef | Function,
+    module: SourceModule,
+    description: str | None = None,
 ) -> FoundAction:
     return FoundAction(
         name=name,
@@ -458,19 +362,3 @@ def _found(
         line=node.lineno,
         description=description or first_line(ast.get_docstring(node)),
     )
-
-
-def _literal(node: ast.ClassDef, attribute: str) -> str | None:
-    """Return a class attribute that is written as text."""
-    for statement in node.body:
-        targets: list[ast.expr] = []
-        if isinstance(statement, ast.Assign):
-            targets = statement.targets
-        elif isinstance(statement, ast.AnnAssign):
-            targets = [statement.target]
-        else:
-            continue
-        named = any(isinstance(t, ast.Name) and t.id == attribute for t in targets)
-        if named and isinstance(statement.value, ast.Constant) and isinstance(statement.value.value, str):
-            return statement.value.value
-    return None
