@@ -8,7 +8,7 @@ importing pydantic and building such models would cost it 0.1 s. Mistakes are to
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
 
@@ -36,8 +36,6 @@ PackageManager = Literal["pip", "uv"]
 Scalar = str | int | float | bool
 Count = Annotated[float, msgspec.Meta(ge=0)]
 Size = Annotated[int, msgspec.Meta(ge=0)]
-
-CATEGORIES: tuple[str, ...] = get_args(Category)
 
 
 class ResourcesConfig(

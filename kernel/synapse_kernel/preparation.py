@@ -40,7 +40,6 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     sinks: Sequence[object] | None = None
     checkpoint: JsonObject | None = None
     job_id: str | None = None
-    run_id: str | None = None
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,7 +68,6 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     executor_name: str
     executor: Executor
     sinks: Sequence[object] | None
-    live: bool = True
 
 
 def prepare(
@@ -91,7 +89,7 @@ def prepare(
     if options.retries < 0:
         raise UsageError(f"retries must not be negative, got {options.retries}")
     request = RunRequest(
-        run_id=options.run_id or os.urandom(8).hex(),
+        run_id=os.urandom(8).hex(),
         target=label,
         action=spec,
         params=merged.values,
