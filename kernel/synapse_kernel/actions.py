@@ -276,17 +276,20 @@ def _code_of_class(cls: type[BaseAction[object, object]], label: str) -> ActionC
 
 
 def _code_of_function(function: Callable[..., object], declared: _Declared, label: str) -> ActionCode:
-    positional = [
-        p
-        for p in inspect.signature(function).parameters.values()
-        if p.kind in {p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD}
-    ]
+    parameters = list(inspect.signature(function).parameters.values())
+    positional = [p for p in parameters if p.kind in {p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD}]
     required = [p for p in positional if p.default is p.empty]
     if len(required) > 2:
         raise EntrypointError(
             f"{label} takes {len(required)} arguments; an action function takes (params, ctx)",
             entrypoint=label,
         )
+    others = [p for p in parameters if p not in positional]
+    if any(p.kind is p.KEYWORD_ONLY and p.default is p.empty for p in others):
+        raise EntrypointError(
+            f"{label} takes arguments by name; an action function takes (params, ctx)", entrypoint=label
+        )
+    takes_any = any(p.kind is p.VAR_POSITIONAL for p in others)
     try:
         hints = _hints(function, {"return", *(p.name for p in positional[:1])})
     except Exception as error:
@@ -298,7 +301,7 @@ def _code_of_function(function: Callable[..., object], declared: _Declared, labe
         obj=function,
         name=declared.name or function.__name__,
         is_class=False,
-        arity=min(2, len(positional)),
+        arity=2 if takes_any else min(2, len(positional)),
         params_type=declared.params or (hinted if _is_model(hinted) else None),
         result_type=declared.result or (hints.get("return") if _is_model(hints.get("return")) else None),
         result_check=declared.result_check,

@@ -66,6 +66,11 @@ class ActionConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     resources: ResourcesConfig = ResourcesConfig()
 
 
+def as_action_config(value: ActionConfig | str | None) -> ActionConfig:
+    """Read what stands for an action: a bare entrypoint, or nothing where the code tells it."""
+    return value if isinstance(value, ActionConfig) else ActionConfig(entrypoint=value)
+
+
 class PluginConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """A `config.yaml`."""
 
@@ -88,14 +93,11 @@ class PluginConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     annotation_category: str | None = None
     annotation_type: str | None = None
     smart_tool: str | None = None
-    actions: dict[str, ActionConfig | str] = {}
+    actions: dict[str, ActionConfig | str | None] = {}
 
     def action_configs(self) -> dict[str, ActionConfig]:
         """Return the actions by name, those written as a bare entrypoint too."""
-        configs = {
-            key: ActionConfig(entrypoint=value) if isinstance(value, str) else value
-            for key, value in self.actions.items()
-        }
+        configs = {key: as_action_config(value) for key, value in self.actions.items()}
         return {config.name or key: config for key, config in configs.items()}
 
 

@@ -165,7 +165,7 @@ class RuntimeContext:
             callback = self._at_end.pop()
             try:
                 callback()
-            except Exception as error:  # noqa: BLE001 - the others must still be called
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - the others must still be called
                 self._emitter.log(
                     "clean_up_failed", {"error": f"{type(error).__name__}: {error}"}, level="warning"
                 )

@@ -195,7 +195,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True, dict=True):
 
 
 class RunInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """What a sink is told of the run it is opened for; env values and secret params are masked."""
+    """What a sink is told of the run it is opened for; secret params are masked."""
 
     run_id: str
     action: str

@@ -128,7 +128,11 @@ class Pulse:
             if self._closed.wait(FLUSH_SECONDS):
                 return
             for _ in range(len(self._armed)):
-                self._armed.popleft().flush()
+                emitter = self._armed.popleft()
+                try:
+                    emitter.flush()
+                except Exception as error:  # noqa: BLE001 - the other runs' events must still be sent
+                    _warn(f"Events of a run could not be sent: {type(error).__name__}: {error}")
 
 
 class Emitter:
@@ -224,8 +228,7 @@ class Emitter:
             if may_hold_secret_names(encoded):
                 encoded = msgspec.json.encode(redact(msgspec.json.decode(encoded)))
             raw = msgspec.Raw(encoded if self._redactor is None else self._redactor.raw(encoded))
-        if self._redactor is not None:
-            event = self._redactor.text(event)
+        event = self._masked(event)
         level = level if level in LEVELS else "info"
         self._add(Log(self._run_id, 0, time(), self._action, current_step.get(), event, level, raw))
 
@@ -238,7 +241,7 @@ class Emitter:
             return
         if self._redactor is not None:
             encoded = self._redactor.raw(encoded)
-            category = None if category is None else self._redactor.text(category)
+        category = None if category is None else self._masked(category)
         raw = msgspec.Raw(encoded)
         self._add(Metrics(self._run_id, 0, time(), self._action, current_step.get(), category, raw))
 
@@ -319,7 +322,10 @@ class Emitter:
         since, first = self._eta.setdefault(key, (now, current))
         if total is None or current <= first or current > total:
             return None
-        return round((now - since) * (total - current) / (current - first), 3)
+        try:
+            return round((now - since) * (total - current) / (current - first), 3)
+        except OverflowError:  # whole numbers beyond what a float holds
+            return None
 
 
 def _encodable(text: str) -> str:
@@ -340,17 +346,20 @@ def _as_number(name: str, value: object) -> float:
 class Channel:
     """The run's sinks, opened once; a sink that raises is disabled for the run with one warning."""
 
-    __slots__ = ("_action", "_lock", "_run_id", "_sinks", "seq")
+    __slots__ = ("_action", "_disabled", "_lock", "_run_id", "_sinks", "seq")
 
     def __init__(self, run_id: str, action: str, sinks: list[tuple[str, Sink]]) -> None:
         self._run_id = run_id
         self._action = action
         self._sinks = sinks
+        self._disabled: list[tuple[str, Sink]] = []
         self._lock = threading.Lock()
         self.seq = 0
 
     def deliver(self, events: list[Event]) -> None:
         """Hand a batch to every sink, in order."""
+        if not events:
+            return
         with self._lock:
             if events[0].seq != self.seq + 1:
                 # Several sources (a worker and its printed output, a second attempt): one numbering.
@@ -370,15 +379,16 @@ class Channel:
     def close(self, outcome: Outcome) -> None:
         """Close every sink with the outcome; errors are logged, never raised."""
         with self._lock:
-            for name, sink in self._sinks:
+            for name, sink in (*self._sinks, *self._disabled):
                 try:
                     sink.close(outcome)
                 except Exception as error:  # noqa: BLE001 - the outcome stands, whatever a sink does
                     _warn(f"Sink {name!r} failed to close: {type(error).__name__}: {error}")
-            self._sinks = []
+            self._sinks, self._disabled = [], []
 
     def _disable(self, name: str, sink: Sink, error: Exception) -> None:
         self._sinks = [(n, s) for n, s in self._sinks if s is not sink]
+        self._disabled.append((name, sink))
         text = f"Sink {name!r} failed and is off for this run: {type(error).__name__}: {error}"
         _warn(text)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import deque
 from itertools import islice
@@ -82,7 +83,7 @@ class EventStream:
         loop, changed, position = asyncio.get_running_loop(), asyncio.Event(), 0
 
         def wake() -> None:
-            loop.call_soon_threadsafe(changed.set)
+            _later(loop, changed.set)
 
         with self._feed.changed:
             self._feed.callbacks.append(wake)
@@ -105,7 +106,7 @@ class EventStream:
 
 def _later(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
     """Call back in a loop, unless it is closed: whoever awaited is gone then."""
-    if not loop.is_closed():
+    with contextlib.suppress(RuntimeError):  # closed in between
         loop.call_soon_threadsafe(callback)
 
 

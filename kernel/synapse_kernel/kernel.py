@@ -159,6 +159,10 @@ class Kernel:
 
         Raises `TargetNotFoundError` where no plugin knows the target, `ConfigError` for a broken config.
         """
+        if not target.strip():
+            raise UsageError(
+                "The target is empty; name a folder, a Python file, a module or an action plugin"
+            )
         found = self._hooks.first("synapse_discover", target=target)
         if found is None:
             known = self.registry.names("actions")
@@ -381,13 +385,13 @@ class Kernel:
         running = list(self.live_runs.values())
         for live in running:
             live.control.cancel("cancelled: the kernel shut down")
-        for name, executor in self._executors.items():
+        for live in running:
+            live.wait()
+        for name, executor in list(self._executors.items()):
             try:
                 executor.shutdown()
             except Exception as error:  # noqa: BLE001 - the others must still be shut down
                 warn(f"Executor {name!r} failed to shut down: {type(error).__name__}: {error}")
-        for live in running:
-            live.wait()
         self._hooks.observe("synapse_shutdown", kernel=self)
         if self._pulse is not None:
             self._pulse.close()

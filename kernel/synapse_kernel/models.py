@@ -126,6 +126,15 @@ def model_in(annotation: object) -> type | None:
     return None
 
 
+def default_of(field: Field) -> object:
+    """Return what a field is when it is not given; None where that cannot be told without the others."""
+    make = getattr(field, "get_default", None)
+    try:
+        return make(call_default_factory=True) if make is not None else None
+    except Exception:  # noqa: BLE001 - a factory that fails is told when the model is built
+        return None
+
+
 @functools.lru_cache(maxsize=256)
 def inner_models(wanted: object) -> dict[str, type]:
     """Return the models that stand in a model's fields, by key; not those that are a mapping's values."""

@@ -19,6 +19,7 @@ from synapse_kernel.models import (
     Field,
     adapter,
     adapter_of,
+    default_of,
     fields_by_any_key,
     fields_by_key,
     inner_models,
@@ -60,9 +61,10 @@ def merge(layers: Sequence[Layer], code: ActionCode | None = None) -> Merged:
     origins: dict[str, str] = {}
     for layer in layers:
         _merge_into(values, layer.values, layer.origin, origins, "")
+    wanted = code.params_type if code else None
     if any(isinstance(value, Text) for value in _leaves(values)):
-        values = _typed(values, code.params_type if code else None)
-    return Merged(values, origins)
+        values = _typed(values, wanted)
+    return Merged(_over_defaults(values, wanted), origins)
 
 
 def build_params(code: ActionCode, values: Mapping[str, object]) -> object:
@@ -87,7 +89,12 @@ def check_params(
     unknown = list(_unknown(values, code.params_type, ""))
     try:
         built = build_params(code, values)
-    except ValueError as error:
+    except Exception as error:
+        if not hasattr(error, "errors"):
+            raise ParamsError(
+                f"The params of {code.name!r} cannot be checked:",
+                [Problem("", f"its model raised {type(error).__name__}: {error}")],
+            ) from error
         problems = list(_explain(cast("ValidationError", error), code.params_type, origins))
     else:
         if not unknown:
@@ -185,6 +192,22 @@ def _merge_into(
         origins[place] = origin
 
 
+def _over_defaults(values: dict[str, object], wanted: object) -> dict[str, object]:
+    """Lay a mapping that is given for an inner model over the model that stands there by default."""
+    for key in inner_models(wanted) if wanted is not None else ():
+        given = values.get(key)
+        if not isinstance(given, Mapping):
+            continue
+        default = default_of(fields_by_key(wanted)[key])
+        dump = getattr(default, "model_dump", None)
+        if callable(dump):
+            # What the inner model's own class says by itself need not be repeated.
+            merged = dict(dump(by_alias=True, exclude_defaults=True))
+            _merge_into(merged, given, "", {}, "")
+            values[key] = merged
+    return values
+
+
 def _leaves(values: Mapping[str, object]) -> Iterator[object]:
     for value in values.values():
         if isinstance(value, Mapping):
@@ -218,8 +241,11 @@ def _read(text: Text, field: Field | None) -> object:
     """
     readings = [_json_or_text(t) for t in text.texts]
     candidates: list[object] = [readings, list(text.texts)]
-    if len(text.texts) == 1:
-        candidates = [readings[0], text.texts[0], *candidates]
+    if text.texts == ("",):
+        candidates = ["", None, []]
+    elif len(text.texts) == 1:
+        # A null for a list is a mistake to tell, not the list of one null.
+        candidates = [readings[0], text.texts[0], *(candidates if readings[0] is not None else ())]
     if field is not None:
         from typing import Annotated
 

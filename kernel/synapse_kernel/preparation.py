@@ -17,7 +17,15 @@ import msgspec
 
 from synapse_kernel import folders
 from synapse_kernel.actions import ActionCode, action_code
-from synapse_kernel.contracts import ActionRef, ActionSpec, Executor, JsonObject, Resources, RunRequest
+from synapse_kernel.contracts import (
+    ActionPlugin,
+    ActionRef,
+    ActionSpec,
+    Executor,
+    JsonObject,
+    Resources,
+    RunRequest,
+)
 from synapse_kernel.durations import seconds
 from synapse_kernel.errors import ActionNotFoundError, EntrypointError, SynapseError, UsageError
 from synapse_kernel.params import Layer, Merged, check_params, merge, shown
@@ -120,7 +128,12 @@ def prepare(
 def _travelling(request: RunRequest) -> RunRequest:
     """Make a request's action and params plain data, as another process needs them."""
     spec = msgspec.structs.replace(request.action, ref=portable(request.action.ref))
-    return msgspec.structs.replace(request, action=spec, params=params_to_plain(request.params))
+    checkpoint = (
+        None if request.checkpoint is None else params_to_plain(request.checkpoint, name="checkpoint")
+    )
+    return msgspec.structs.replace(
+        request, action=spec, params=params_to_plain(request.params), checkpoint=checkpoint
+    )
 
 
 def _is_instance(value: object, kind: object) -> bool:
@@ -130,28 +143,31 @@ def _is_instance(value: object, kind: object) -> bool:
 def resolve_action(kernel: Kernel, target: object, action: str | None) -> tuple[str, ActionSpec, ActionCode]:
     """Return a target's label, and the spec and code of one of its actions."""
     if isinstance(target, (str, Path)):
-        plugin = kernel.discover(str(target))
-        spec = plugin.actions.get(action) if action is not None else None
-        if spec is None:
-            if action is None and len(plugin.actions) == 1:
-                spec = next(iter(plugin.actions.values()))
-            elif action is None:
-                raise UsageError(
-                    f"{target} has several actions; name one of: {', '.join(sorted(plugin.actions))}"
-                )
-            else:
-                raise ActionNotFoundError(action, target=str(target), available=plugin.actions)
-        return str(target), spec, _loaded(spec)
+        return _one_of(kernel.discover(str(target)), str(target), action)
     if isinstance(target, type) or callable(target):
         code = action_code(target)
         if action is not None and action != code.name:
             raise ActionNotFoundError(action, target=code.name, available=[code.name])
         return code.name, spec_of(target, code), code
     plugin = kernel.discover_module(target)
-    if action is None or action not in plugin.actions:
-        raise ActionNotFoundError(action or "", target=plugin.target, available=plugin.actions)
-    spec = plugin.actions[action]
-    return plugin.target, spec, _loaded(spec)
+    return _one_of(plugin, plugin.target, action)
+
+
+def _one_of(plugin: ActionPlugin, label: str, action: str | None) -> tuple[str, ActionSpec, ActionCode]:
+    """Return the action that was named, or the only one there is."""
+    if action is None:
+        if len(plugin.actions) != 1:
+            names = ", ".join(sorted(plugin.actions))
+            raise UsageError(
+                f"{label} has several actions; name one of: {names}" if names else f"{label} has no actions"
+            )
+        spec = next(iter(plugin.actions.values()))
+    else:
+        found = plugin.actions.get(action)
+        if found is None:
+            raise ActionNotFoundError(action, target=label, available=plugin.actions)
+        spec = found
+    return label, spec, _loaded(spec)
 
 
 def _loaded(spec: ActionSpec) -> ActionCode:

@@ -69,12 +69,14 @@ class Live(msgspec.Struct, kw_only=True):
     inline: bool
     secrets: list[str]
     started: datetime
-    over: threading.Event | None = None
-    """Set when the sinks of a submitted run have all of it."""
+    over: threading.Event
+    """Set when the sinks have all of it."""
+    thread: int
+    """The thread that conducts it."""
 
     def wait(self) -> None:
-        """Wait for the end of a submitted run that was told to stop."""
-        if self.over is not None:
+        """Wait for the end of a run that was told to stop, unless this thread is the one that conducts it."""
+        if self.thread != threading.get_ident():
             self.over.wait(self.control.grace + FORCE_SECONDS)
 
 
@@ -96,12 +98,17 @@ def conduct(
     channel = Channel(request.run_id, request.action.name, sinks) if sinks else None
     secrets: list[str] = []
     if channel is not None or not prepared.executor.in_process:
-        secrets = [*secrets_of_env(request.env), *secret_values(prepared.code, request.params)]
+        secrets = secrets_of(prepared)
     live = Live(
-        prepared=prepared, control=control, channel=channel, inline=inline, secrets=secrets, started=started
+        prepared=prepared,
+        control=control,
+        channel=channel,
+        inline=inline,
+        secrets=secrets,
+        started=started,
+        over=threading.Event(),
+        thread=threading.get_ident(),
     )
-    if not inline:
-        live.over = threading.Event()
     kernel.live_runs[request.run_id] = live
     if kernel.closed:
         control.cancel("cancelled: the kernel shut down")
@@ -128,29 +135,38 @@ def conduct(
     return outcome
 
 
+def secrets_of(prepared: Prepared) -> list[str]:
+    """Return the secret texts of a run: in its variables, in its params as given, and in those by default."""
+    request = prepared.request
+    found = [*secrets_of_env(request.env), *secret_values(prepared.code, request.params)]
+    built = getattr(prepared.params, "__dict__", {})
+    return [*found, *secret_values(prepared.code, built)]
+
+
 def _end(live: Live, outcome: Outcome) -> Outcome:
     """Tell the sinks how the run ended, and return its outcome without secrets."""
-    outcome = _masked(outcome, live.secrets)
+    if not outcome.ok or outcome.warnings:
+        outcome = _masked(outcome, live.secrets or secrets_of(live.prepared))
     error = outcome.error
     if live.channel is not None:
         detail = None if error is None else f"{error.type}: {error.message}"
         live.channel.state(outcome.status, outcome.attempts, detail)
         live.channel.close(outcome)
-    if live.over is not None:
-        live.over.set()
+    live.over.set()
     return outcome
 
 
 def _masked(outcome: Outcome, secrets: list[str]) -> Outcome:
-    """Take the run's secrets out of an error's texts; the exception itself stays as it is."""
-    error = outcome.error
-    if error is None or not secrets:
+    """Take the run's secrets out of an outcome's texts; the exception itself stays as it is."""
+    if not secrets:
         return outcome
-    text = Redactor(secrets).text
-    masked = msgspec.structs.replace(
+    error, text = outcome.error, Redactor(secrets).text
+    masked = error and msgspec.structs.replace(
         error, message=text(error.message), traceback=text(error.traceback), output=text(error.output)
     )
-    replaced = msgspec.structs.replace(outcome, error=masked)
+    replaced = msgspec.structs.replace(
+        outcome, error=masked, warnings=[text(warning) for warning in outcome.warnings]
+    )
     replaced.__dict__.update(outcome.__dict__)
     return replaced
 
@@ -239,8 +255,6 @@ def _attempt(kernel: Kernel, live: Live, attempt: int) -> Outcome:
         if job is not None:
             job.wait(control.grace + FORCE_SECONDS)
         raise
-    except SynapseError:
-        raise
     except Exception as error:  # noqa: BLE001 - what an executor raises ends the attempt like any error
         return concluded(live, "failed", describe_error(error, "executor"), attempt)
     finally:
@@ -265,8 +279,11 @@ def _wait(job: Job, live: Live, attempt: int) -> Outcome:
     """Wait for a job within its time-out; one that does not end when told to is left behind."""
     control, timeout = live.control, live.prepared.request.timeout
     outcome = job.wait(timeout)
-    if outcome is not None and outcome.status != "cancelled":
+    if outcome is not None and not (outcome.status == "cancelled" and control.token.is_set):
         return outcome
+    if outcome is None and timeout is None and not control.token.is_set:
+        error = ErrorInfo(type="JobLost", message="the executor lost the job", kind="executor")
+        return concluded(live, "failed", error, attempt)
     if outcome is None and not control.token.is_set:
         job.cancel(control.grace)
         job.wait(control.grace + FORCE_SECONDS)
@@ -312,6 +329,7 @@ def _task(kernel: Kernel, live: Live, attempt: int, *, in_process: bool) -> Task
 def open_sinks(kernel: Kernel, prepared: Prepared) -> list[tuple[str, Sink]]:
     """Open the sinks that were asked for, else those of the settings; raises `SynapseError` for a bad one."""
     asked = prepared.sinks if prepared.sinks is not None else kernel.settings.kernel.sinks or ()
+    asked = [asked] if isinstance(asked, str) else asked
     wanted = [sink for sink in asked if sink != "none"]
     if not wanted:
         return []

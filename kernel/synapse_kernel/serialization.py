@@ -26,6 +26,10 @@ class NotJsonError(SynapseError):
         )
 
 
+# How deep a value is looked into for display.
+_DEEPEST = 100
+
+
 def _hook(value: object, *, round_trip: bool = True) -> object:
     dump = getattr(value, "model_dump", None)
     if callable(dump) and not isinstance(value, type):
@@ -56,7 +60,7 @@ def to_plain(value: object, *, name: str = "it") -> object:
 
 
 def to_jsonable(value: object) -> object:
-    """Return a value as JSON-like data for display; what JSON cannot hold becomes its ``repr``."""
+    """Return a value as JSON-like data for display; what JSON cannot hold becomes text, item by item."""
 
     def hook(item: object) -> object:
         try:
@@ -65,9 +69,31 @@ def to_jsonable(value: object) -> object:
             return repr(item)
 
     try:
-        return msgspec.to_builtins(value, str_keys=True, enc_hook=hook)
+        plain = msgspec.to_builtins(value, str_keys=True, enc_hook=hook)
+        msgspec.json.encode(plain)
     except (TypeError, ValueError, RecursionError):
-        return repr(value)
+        return _piecemeal(value, ())
+    return plain
+
+
+def _piecemeal(value: object, around: tuple[int, ...]) -> object:
+    if id(value) in around or len(around) > _DEEPEST:
+        return "…"
+    inside = (*around, id(value))
+    if isinstance(value, msgspec.Struct):
+        value = {name: getattr(value, name) for name in value.__struct_fields__}
+    if isinstance(value, Mapping):
+        return {str(_piecemeal(key, inside)): _piecemeal(item, inside) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_piecemeal(item, inside) for item in value]
+    if isinstance(value, str):
+        return value.encode(errors="backslashreplace").decode()
+    try:
+        plain = msgspec.to_builtins(value, str_keys=True, enc_hook=lambda item: _hook(item, round_trip=False))
+        msgspec.json.encode(plain)
+    except (TypeError, NotImplementedError, ValueError, RecursionError):
+        return repr(value).encode(errors="backslashreplace").decode()
+    return plain
 
 
 def _culprit(value: object, where: str) -> tuple[str, str]:
@@ -88,7 +114,7 @@ def _culprit(value: object, where: str) -> tuple[str, str]:
     return where, type(value).__qualname__
 
 
-def params_to_plain(value: object) -> dict[str, object]:
+def params_to_plain(value: object, *, name: str = "params") -> dict[str, object]:
     """
     Return params as plain data to send to a worker, secrets included.
 
@@ -96,12 +122,13 @@ def params_to_plain(value: object) -> dict[str, object]:
     """
     fields = value if isinstance(value, Mapping) else _fields_of(value)
     try:
-        return cast("dict[str, object]", to_plain(_reveal(fields), name="params"))
+        return cast("dict[str, object]", to_plain(_reveal(fields), name=name))
     except NotJsonError as error:
+        verb = "are" if name.endswith("s") else "is"
         raise UsageError(
-            f"The params are not JSON: {error.where} is of type {error.type}\n"
-            "  another process takes numbers, text, lists, mappings and models; or run it with the executor "
-            "'local'"
+            f"The {name} {verb} not JSON: {error.where} is of type {error.type}\n"
+            "  another process takes numbers, text, lists, mappings and models; "
+            "or run it with the executor 'local'"
         ) from None
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import Annotated, TypeVar, cast
 
 import msgspec
 
@@ -18,6 +18,7 @@ from synapse_kernel.errors import Problem, SettingsError, suggest
 from synapse_kernel.structs import convert
 
 S = TypeVar("S", bound=msgspec.Struct)
+Seconds = Annotated[float, msgspec.Meta(ge=0)]
 
 FILE_NAME = "synapse.yaml"
 
@@ -49,9 +50,9 @@ class RetrySettings(
 ):
     """How long a run waits before it is tried again: exponential, with jitter of up to the initial delay."""
 
-    initial: float = 1.0
+    initial: Seconds = 1.0
     """Seconds before the first retry."""
-    maximum: float = 60.0
+    maximum: Seconds = 60.0
     """Seconds that no delay exceeds."""
 
 
@@ -67,7 +68,7 @@ class KernelSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     """Sinks of every run, as ``name`` or ``name:argument``."""
     work_dir: str | None = None
     """The folder under which each run makes its own."""
-    grace: float = 5.0
+    grace: Seconds = 5.0
     """Seconds between telling a run to stop and stopping it by force."""
     storage: dict[str, dict[str, object]] = {}
     """Named storages."""
@@ -163,13 +164,13 @@ def load_settings(
     there, does not parse, or holds what does not fit.
     """
     source = os.environ if environ is None else environ
-    project = Path(file) if file is not None else find_project_file(start or Path.cwd())
+    project = Path(file) if file is not None else _project_file(start)
     if file is not None and not Path(file).is_file():
         raise SettingsError("The settings cannot be read:", [Problem(str(file), "there is no such file")])
     values: dict[str, object] = {}
     origins: list[str] = []
     for candidate in (user_file(source), project):
-        if candidate is not None and candidate.is_file():
+        if candidate is not None and os.path.isfile(candidate):  # noqa: PTH113 - False where it may not be read
             _merge(values, _read(candidate))
             origins.append(str(candidate))
     variables = _from_environ(source)
@@ -179,6 +180,13 @@ def load_settings(
     if overrides:
         _merge(values, overrides)
     return Settings(values, origin=" + ".join(origins) or "the settings")
+
+
+def _project_file(start: Path | None) -> Path | None:
+    try:
+        return find_project_file(start or Path.cwd())
+    except OSError:  # a folder that was deleted meanwhile, or that may not be read
+        return None
 
 
 def _read(file: Path) -> dict[str, object]:

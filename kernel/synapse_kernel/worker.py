@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from synapse_kernel.actions import ActionCode
     from synapse_kernel.contracts import ActionRef, ErrorKind, Send, Task
     from synapse_kernel.emitter import Pulse
+    from synapse_kernel.events import Status
     from synapse_kernel.kernel import Kernel
 
 _current_token: ContextVar[CancelToken | None] = ContextVar("synapse_token", default=None)
@@ -139,11 +140,13 @@ def execute(
     finally:
         _current_token.reset(mark)
         emitter.release()
-        context.finish()
-        emitter.close()
+        try:
+            context.finish()
+        finally:
+            emitter.close()
     outcome = Outcome(
         run_id=task.run_id,
-        status=_status(error, token),
+        status=_status(error),
         action=task.action,
         started=started,
         finished=datetime.now(UTC),
@@ -181,15 +184,30 @@ def describe_error(error: BaseException, kind: ErrorKind | None = None) -> Error
     )
 
 
+def interrupted(task: Task, started: datetime) -> Outcome:
+    """Conclude a task whose action raised `KeyboardInterrupt` where that is not the caller's."""
+    return Outcome(
+        run_id=task.run_id,
+        status="cancelled",
+        action=task.action,
+        started=started,
+        finished=datetime.now(UTC),
+        error=ErrorInfo(type="KeyboardInterrupt", message="the action interrupted its run", kind="cancelled"),
+        attempts=task.attempt,
+    )
+
+
 class _ResultError(SynapseError):
     exit_code = 1
 
 
 def _drop_own_frames(told: traceback.TracebackException) -> None:
-    told.stack[:] = [frame for frame in told.stack if not _is_own(frame.filename)]
-    for inner in (told.__cause__, told.__context__, *(told.exceptions or ())):
-        if inner is not None:
-            _drop_own_frames(inner)
+    pending = [told]
+    while pending:
+        each = pending.pop()
+        each.stack[:] = [frame for frame in each.stack if not _is_own(frame.filename)]
+        inner = (each.__cause__, each.__context__, *(each.exceptions or ()))
+        pending.extend(one for one in inner if one is not None)
 
 
 _OWN_FOLDER = str(Path(__file__).parent) + os.sep
@@ -198,8 +216,11 @@ _IMPORT_FILES = frozenset(
 )
 
 
+_ASYNCIO = f"{os.sep}asyncio{os.sep}"
+
+
 def _is_own(file: str) -> bool:
-    return file in _IMPORT_FILES or file.startswith(_OWN_FOLDER)
+    return file in _IMPORT_FILES or file.startswith(_OWN_FOLDER) or _ASYNCIO in file
 
 
 def _message(error: BaseException) -> str:
@@ -211,22 +232,15 @@ def _message(error: BaseException) -> str:
         return f"<{type(error).__name__} whose text cannot be read>"
 
 
-def _status(error: ErrorInfo | None, token: CancelToken):  # type: ignore[no-untyped-def]
+def _status(error: ErrorInfo | None) -> Status:
     if error is None:
         return "succeeded"
-    if error.kind in {"cancelled", "timeout"}:
-        return "timed_out" if token.reason == "timeout" else "cancelled"
-    return "failed"
+    return "cancelled" if error.kind == "cancelled" else "failed"
 
 
 def _cancelled(token: CancelToken) -> ErrorInfo:
-    kind: ErrorKind = "timeout" if token.reason == "timeout" else "cancelled"
-    text = (
-        "the run took longer than it may"
-        if kind == "timeout"
-        else f"the run was {token.reason or 'cancelled'}"
-    )
-    return ErrorInfo(type="RunTimedOut" if kind == "timeout" else "RunCancelled", message=text, kind=kind)
+    reason = token.reason or "cancelled"
+    return ErrorInfo(type="RunCancelled", message=f"the run was {reason}", kind="cancelled")
 
 
 def _call(code: ActionCode, params: object, context: RuntimeContext, task: Task) -> object:
@@ -279,9 +293,7 @@ def run_awaitable(returned: Awaitable[object]) -> object:
             token.on_set(stop)
         return await work
 
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
+    if asyncio._get_running_loop() is None:  # the public one raises, which tracebacks show
         return asyncio.run(main())
     # The caller is itself inside a loop (a notebook, say): the action gets a loop in a thread of its own.
     from concurrent.futures import ThreadPoolExecutor

@@ -142,7 +142,7 @@ actions:
   twice: {name: train}
   bare: just_a_word
   number: {entrypoint: 3}
-  nothing: null
+  nothing: [x]
 """
     )
     assert (
@@ -162,7 +162,7 @@ FILE cannot be used:
   actions.train.resources.cpu: unknown key; did you mean 'cpus'?
   actions.train.resources.gpus: expected a number or null, got text: 'two'
   actions.number.entrypoint: expected text or null, got a whole number: 3
-  actions.nothing: expected text or a mapping, got null
+  actions.nothing: expected text or a mapping or null, got a list: ['x']
   name: missing
   actions.train.input_type: No data type is named 'yolo_datset'; did you mean 'yolo_dataset'?
   actions.train.resources.memory: 'lots' is not a size; write it like 512MB or 8GiB

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NotRequired
 
 import pytest
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 from typing_extensions import TypedDict
 
 from synapse_kernel import Kernel, ParamsError, action
@@ -636,3 +636,52 @@ def test_the_schema_of_nothing_is_empty():
 
 def test_a_dataclass_has_a_schema_too():
     assert {"x", "label"} == set(schema_of(Point)["properties"])
+
+
+class Optimizer(BaseModel):
+    kind: str = "sgd"
+    lr: float = 0.1
+
+
+class Tuned(BaseModel):
+    opt: Optimizer = Optimizer(kind="adam", lr=3)
+    tags: list[str] = []
+
+
+@action
+def tuned(params: Tuned, ctx: object) -> None: ...
+
+
+def test_a_part_of_an_inner_model_is_laid_over_what_stands_there_by_default():
+    merged = merge([Layer({"opt": {"lr": Text(("1",))}}, "-p")], action_code(tuned))
+
+    built = check_params(action_code(tuned), merged.values, merged.origins)
+    assert Tuned(opt=Optimizer(kind="adam", lr=1)) == built
+
+
+def test_an_empty_text_for_a_list_is_the_empty_list_and_null_is_a_mistake():
+    code = action_code(tuned)
+    assert {"tags": []} == merge([Layer({"tags": Text(("",))}, "-p")], code).values
+    merged = merge([Layer({"tags": Text(("null",))}, "-p")], code)
+    with pytest.raises(ParamsError):
+        check_params(code, merged.values, merged.origins)
+
+
+def test_a_model_that_raises_is_told_as_such():
+    class Fragile(BaseModel):
+        n: int = 0
+
+        @field_validator("n", mode="before")
+        @classmethod
+        def count(cls, value: object) -> int:
+            return len(value)  # type: ignore[arg-type]
+
+    @action(params=Fragile)
+    def fragile(params: object, ctx: object) -> None: ...
+
+    with pytest.raises(ParamsError) as raised:
+        check_params(action_code(fragile), {"n": None}, {})
+    assert (
+        "The params of 'fragile' cannot be checked:\n"
+        "  its model raised TypeError: object of type 'NoneType' has no len()"
+    ) == str(raised.value)

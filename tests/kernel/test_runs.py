@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -634,3 +635,124 @@ def test_many_runs_at_once_each_end_once(quick: Kernel):
     assert list(range(1, 41)) == [run.result(WAIT).result for run in runs]
     assert [["succeeded"]] * 40 == [final_states(list(run.events())) for run in runs]
     assert {} == quick.live_runs
+
+
+def test_shutting_down_lets_a_worker_process_clean_up(make_folder: Callable[..., Path], tmp_path: Path):
+    folder = make_folder(
+        {
+            "main.py": """
+                import time
+                from pathlib import Path
+                from synapse_kernel import action
+
+                @action
+                def work(params, ctx):
+                    ctx.log_message("begun")
+                    try:
+                        while True:
+                            ctx.set_progress(1, 2)
+                            time.sleep(0.01)
+                    finally:
+                        time.sleep(0.2)
+                        Path(params["mark"]).write_text("clean")
+            """
+        }
+    )
+    mark = tmp_path / "mark"
+    with Kernel(strict=True) as kernel:
+        run = kernel.submit(str(folder), "work", {"mark": str(mark)}, executor="process")
+        next(event for event in run.events() if isinstance(event, Message))
+
+    assert ("cancelled", "clean") == (run.result(WAIT).status, mark.read_text())
+
+
+class Quick(BaseAction):
+    def execute(self) -> int:
+        return 1
+
+
+def test_a_sink_that_fails_is_closed_all_the_same(kernel: Kernel):
+    closed: list[Outcome] = []
+
+    class Broken:
+        def accept(self, events: list[Event]) -> None:
+            raise OSError("full")
+
+        def close(self, outcome: Outcome) -> None:
+            closed.append(outcome)
+
+    outcome = kernel.run(Quick, sinks=[Broken()])
+    assert [outcome] == closed
+
+
+def test_a_listener_whose_loop_is_gone_does_not_stop_the_others():
+    @action
+    def slow(params: object, ctx: RuntimeContext) -> None:
+        for number in range(40):
+            ctx.log("step", {"number": number})
+            time.sleep(0.02)
+
+    with Kernel(strict=True) as kernel:
+        run = kernel.submit(slow)
+        loop = asyncio.new_event_loop()
+
+        async def first() -> None:
+            async for _ in run.events():
+                return
+
+        loop.run_until_complete(first())
+        loop.close()
+        assert ("succeeded", "succeeded") == (run.result(WAIT).status, run.status)
+        assert 40 == len([event for event in run.events() if isinstance(event, Log)])
+
+
+def test_a_job_that_ends_without_an_outcome_fails_the_run():
+    class Lost:
+        in_process = True
+
+        def submit(self, task: object, send: object) -> object:
+            return self
+
+        def wait(self, timeout: float | None = None) -> None:
+            return None
+
+        def cancel(self, grace: float) -> None: ...
+
+        def shutdown(self) -> None: ...
+
+    class Plugin:
+        @hookimpl
+        def synapse_register_executors(self) -> list[ExecutorSpec]:
+            return [ExecutorSpec(name="lost", target=f"{__name__}:_lost")]
+
+    globals()["_lost"] = lambda kernel: Lost()
+    with Kernel(plugins=[Plugin()], strict=True) as kernel:
+        error = kernel.run(Quick, executor="lost").error
+    assert error is not None
+    assert ("JobLost", "the executor lost the job", "executor") == (error.type, error.message, error.kind)
+
+
+def test_progress_in_huge_numbers_stops_no_other_events(kernel: Kernel):
+    sink = RecordedSink()
+
+    @action
+    def huge(params: object, ctx: RuntimeContext) -> None:
+        ctx.set_progress(1, 10**400)
+        ctx.end_log()
+        ctx.set_progress(10**399, 10**400)
+        ctx.log("after")
+
+    assert kernel.run(huge, sinks=[sink]).ok
+    assert ["after"] == [event.event for event in sink.of(Log)]
+
+
+def test_a_callback_at_the_end_that_exits_loses_no_events(kernel: Kernel):
+    sink = RecordedSink()
+
+    @action
+    def leave(params: object, ctx: RuntimeContext) -> None:
+        ctx.log("said")
+        ctx.at_end(lambda: sys.exit(3))
+
+    assert kernel.run(leave, sinks=[sink]).ok
+    assert ["said", "clean_up_failed"] == [event.event for event in sink.of(Log)]

@@ -7,8 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel, SecretStr
 
-from synapse_kernel import Kernel
+from synapse_kernel import Kernel, Log, RuntimeContext, action
+from synapse_kernel.testing import RecordedSink
 
 SECRET = "correct-horse-battery"
 
@@ -71,3 +73,50 @@ def test_a_computed_field_survives_the_way_from_another_process(
         outcome.warnings,
         outcome.to_dict()["result"],
     )
+
+
+class WithDefault(BaseModel):
+    token: SecretStr = SecretStr("default-secret")
+
+
+@action
+def tell(params: WithDefault, ctx: RuntimeContext) -> None:
+    """Say the secret that its model holds by default."""
+    ctx.log("connect", {"url": f"https://x/?t={params.token.get_secret_value()}"})
+
+
+def test_a_secret_that_a_model_holds_by_default_is_masked(kernel: Kernel) -> None:
+    sink = RecordedSink()
+    assert kernel.run(tell, sinks=[sink]).ok
+    assert [{"url": "https://x/?t=***"}] == [event.data for event in sink.of(Log)]
+
+
+def test_each_line_of_a_secret_is_masked_in_what_a_process_prints(
+    kernel: Kernel, make_folder: Callable[..., Path]
+) -> None:
+    folder = make_folder(
+        {
+            "main.py": """
+                from synapse_kernel import action
+
+                @action
+                def leak(params, ctx):
+                    print(ctx.env["PRIVATE_KEY"], flush=True)
+            """
+        }
+    )
+    sink = RecordedSink()
+    env = {"PRIVATE_KEY": "-----BEGIN-----\nAAAABBBBCCCC\n-----END-----"}
+    assert kernel.run(str(folder), "leak", env=env, executor="process", sinks=[sink]).ok
+    assert ["***"] * 3 == [event.data["text"] for event in sink.of(Log)]
+
+
+def test_an_error_is_masked_whether_or_not_anyone_listens(kernel: Kernel) -> None:
+    @action
+    def fail(params: dict[str, str], ctx: RuntimeContext) -> None:
+        raise ValueError(f"bad {ctx.env['API_KEY']}")
+
+    for sinks in ([], [RecordedSink()]):
+        error = kernel.run(fail, env={"API_KEY": SECRET}, sinks=sinks).error
+        assert error is not None
+        assert "bad ***" == error.message

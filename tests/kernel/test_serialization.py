@@ -119,11 +119,17 @@ def test_for_display_the_rest_becomes_its_repr():
     assert "<odd>" == to_jsonable(Odd())
 
 
-def test_for_display_a_value_that_contains_itself_is_its_repr():
+def test_for_display_a_value_that_contains_itself_ends_there():
     value: list[object] = []
     value.append(value)
 
-    assert "[[...]]" == to_jsonable(value)
+    assert ["…"] == to_jsonable(value)
+
+
+def test_for_display_only_the_part_that_json_cannot_hold_becomes_text():
+    value = {"k": {(1, 2): 3}, "name": "bad \udcff", "when": datetime.date(2026, 1, 2)}
+
+    assert {"k": {"[1, 2]": 3}, "name": "bad \\udcff", "when": "2026-01-02"} == to_jsonable(value)
 
 
 # Params on their way to a worker.

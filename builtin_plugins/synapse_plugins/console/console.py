@@ -71,8 +71,8 @@ class PlainConsole:
         self._run = run
         self._verbosity = verbosity
         self._stream = stream
-        self._progress_at: dict[str | None, float] = {}
-        self._waiting: dict[str | None, Progress] = {}
+        self._progress_at: dict[tuple[str | None, str | None], float] = {}
+        self._waiting: dict[tuple[str | None, str | None], Progress] = {}
 
     def accept(self, events: Sequence[Event]) -> None:
         """Write the lines of a batch."""
@@ -93,14 +93,14 @@ class PlainConsole:
         self._write(lines)
 
     def _is_due(self, event: Progress) -> bool:
-        now = monotonic()
-        last = self._progress_at.get(event.category)
+        now, key = monotonic(), (event.step, event.category)
+        last = self._progress_at.get(key)
         complete = event.total is not None and event.current >= event.total
         if last is None or complete or now - last >= PLAIN_PROGRESS_SECONDS:
-            self._progress_at[event.category] = now
-            self._waiting.pop(event.category, None)
+            self._progress_at[key] = now
+            self._waiting.pop(key, None)
             return True
-        self._waiting[event.category] = event
+        self._waiting[key] = event
         return False
 
     def _write(self, lines: list[str]) -> None:

@@ -30,8 +30,10 @@ class JsonLinesSink:
         self._owned = not (argument is None or argument == "-" or argument.startswith("fd:"))
         if not self._owned:
             sys.stdout.flush()
-            given = (argument or "").removeprefix("fd:")
-            self._descriptor = int(given) if given.isdigit() else sys.stdout.fileno()
+            given = (argument or "-").removeprefix("fd:")
+            if given != "-" and not given.isdigit():
+                raise UsageError(f"The events cannot be written to {argument}: write it like fd:3")
+            self._descriptor = sys.stdout.fileno() if given == "-" else int(given)
             return
         file = Path(str(argument)).expanduser()
         try:

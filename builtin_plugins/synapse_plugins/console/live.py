@@ -37,7 +37,7 @@ class LiveConsole:
         self._state = "pending"
         self._bars = Progress(
             SpinnerColumn(finished_text="✓"),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("{task.percentage:>3.0f} %"),

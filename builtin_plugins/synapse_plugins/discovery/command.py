@@ -55,7 +55,10 @@ def _show(report: SyncReport, *, dry_run: bool) -> None:
     for what, name, text in rows:
         click.echo(f"{what:<7} {name:<{width}}  {text}")
     if not report.changed:
-        click.echo(f"{report.file}: nothing to change")
+        is_there = Path(report.file).exists()
+        click.echo(
+            f"{report.file}: {'nothing to change' if is_there else 'not made, no action is in the code'}"
+        )
     elif dry_run:
         click.echo(report.diff, nl=False)
     else:

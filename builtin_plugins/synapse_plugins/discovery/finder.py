@@ -34,12 +34,14 @@ class Finder:
         kept = self._kept.get(path)
         if kept is not None and kept[0].target == target and _unchanged(kept[1]):
             return kept[0]
-        if _is_plugin_path(path) or (_looks_like_path(target) and Path(path).exists()):
+        # os.path: False, not an error, where a folder may not be read.
+        is_there = os.path.exists(path)  # noqa: PTH110
+        if _is_plugin_path(path) or (_looks_like_path(target) and is_there):
             return self._at_path(path, target)
         if _looks_like_path(target):
             raise no_such_path(Path(path), shown=target)
         found = self._installed(target) or _module(target)
-        if found is None and Path(path).is_dir():
+        if (found is None or not found.actions) and os.path.isdir(path):  # noqa: PTH112
             return self._at_path(path, target)
         return found
 

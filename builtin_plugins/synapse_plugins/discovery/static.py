@@ -134,7 +134,8 @@ class SourceTree:
             return
         for folder, subfolders, names in os.walk(path):
             kept = (s for s in sorted(subfolders) if not s.startswith(".") and s not in SKIPPED_FOLDERS)
-            subfolders[:] = [s for s in kept if not (Path(folder) / s / "pyvenv.cfg").exists()]
+            # os.path: False, not an error, where a folder may not be read.
+            subfolders[:] = [s for s in kept if not os.path.exists(f"{folder}/{s}/pyvenv.cfg")]  # noqa: PTH110
             self.stamps[folder] = stamp(folder)
             yield from (Path(folder) / name for name in sorted(names) if name.endswith(".py"))
 

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from synapse_kernel.config import FILE_NAME, ActionConfig, config_file, load_config, normal_entrypoint
+from synapse_kernel.config import (
+    FILE_NAME,
+    ActionConfig,
+    as_action_config,
+    config_file,
+    load_config,
+    normal_entrypoint,
+)
 from synapse_kernel.errors import ConfigError, Problem, UsageError
 from synapse_kernel.files import write_whole
 from synapse_plugins.discovery.static import SourceTree, Unreadable
@@ -88,10 +95,7 @@ def _place(path: Path) -> Path:
 
 
 def _actions(config: PluginConfig) -> dict[str, ActionConfig]:
-    return {
-        key: ActionConfig(entrypoint=value) if isinstance(value, str) else value
-        for key, value in config.actions.items()
-    }
+    return {key: as_action_config(value) for key, value in config.actions.items()}
 
 
 def _compare(

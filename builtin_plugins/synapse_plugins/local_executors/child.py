@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import threading
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, BinaryIO
 
 import msgspec
@@ -22,7 +23,7 @@ from synapse_kernel.emitter import CancelToken, Pulse
 from synapse_kernel.errors import RunCancelled
 from synapse_kernel.events import Event, encode_events
 from synapse_kernel.serialization import NotJsonError, to_plain
-from synapse_kernel.worker import describe_error, execute
+from synapse_kernel.worker import describe_error, execute, interrupted
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -39,7 +40,7 @@ class Start(msgspec.Struct, frozen=True, kw_only=True):
 
 def main() -> None:
     """Run the task that stdin holds."""
-    wire = os.fdopen(int(sys.argv[1]), "wb", buffering=0)
+    wire = _Wire(int(sys.argv[1]))
     # Not sys.stdin: a thread that waits in its buffer would block the interpreter's end.
     control = os.fdopen(os.dup(0), "rb", buffering=0, closefd=True)
     # What the action reads from stdin is empty, not the kernel's words.
@@ -50,36 +51,76 @@ def main() -> None:
     start = msgspec.convert(json.loads(_first_line(control)), Start)
     sys.path[:] = start.sys_path
     token = CancelToken()
+    began = datetime.now(UTC)
 
     def stop(_signal: int, _frame: FrameType | None) -> None:
         token.strike()
-        raise RunCancelled
+        wire.interrupt()
 
     signal.signal(signal.SIGINT, stop)
     threading.Thread(target=_listen, args=(control, token), daemon=True).start()
-    lock = threading.Lock()
-
-    def send(events: list[Event]) -> None:
-        with lock:
-            _write(wire, b"E" + encode_events(events) + b"\n")
-
+    kernels: list[Kernel] = []
     try:
         outcome = execute(
-            start.task, send, token, kernel=lambda: _kernel(start.task), pulse=Pulse(), eager=True
+            start.task,
+            wire.send,
+            token,
+            kernel=lambda: kernels[0] if kernels else _made(kernels, start.task),
+            pulse=Pulse(),
+            eager=True,
         )
+    except KeyboardInterrupt:
+        outcome = interrupted(start.task, began)
     except RunCancelled:
         # The forced stop came when the action was already over; the parent concludes the run.
         return
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _write(wire, b"O" + _encoded(outcome) + b"\n")
+    for kernel in kernels:
+        kernel.shutdown()
+    wire.write(b"O" + _encoded(outcome) + b"\n")
     sys.stdout.flush()
     sys.stderr.flush()
 
 
-def _write(wire: BinaryIO, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[wire.write(view) :]
+class _Wire:
+    """The pipe to the parent. A forced stop waits until a line is whole: half a one would cost the rest."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._file = os.fdopen(descriptor, "wb", buffering=0)
+        self._lock = threading.Lock()
+        self._writing = False
+        self._interrupted = False
+
+    def send(self, events: list[Event]) -> None:
+        """Send a batch, from any thread."""
+        self.write(b"E" + encode_events(events) + b"\n")
+
+    def write(self, line: bytes) -> None:
+        """Write a line."""
+        is_main = threading.current_thread() is threading.main_thread()
+        with self._lock:
+            self._writing = is_main
+            view = memoryview(line)
+            while view:
+                view = view[self._file.write(view) :]
+            self._writing = False
+        if is_main and self._interrupted:
+            self._interrupted = False
+            raise RunCancelled
+
+    def interrupt(self) -> None:
+        """Raise `RunCancelled` in the main thread, now or when its line is written; a signal's handler."""
+        if self._writing:
+            self._interrupted = True
+            return
+        raise RunCancelled
+
+
+def _made(kernels: list[Kernel], task: Task) -> Kernel:
+    from synapse_kernel.kernel import Kernel
+
+    kernels.append(Kernel(task.settings))
+    return kernels[0]
 
 
 def _first_line(control: BinaryIO) -> bytes:
@@ -111,12 +152,6 @@ def _encoded(outcome: Outcome) -> bytes:
                 outcome, status="failed", result=None, error=describe_error(error, "result")
             )
     return json.dumps(msgspec.to_builtins(outcome)).encode()
-
-
-def _kernel(task: Task) -> Kernel:
-    from synapse_kernel.kernel import Kernel
-
-    return Kernel(task.settings)
 
 
 if __name__ == "__main__":

@@ -8,13 +8,13 @@ from contextvars import copy_context
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from synapse_kernel.contracts import ErrorInfo, Outcome
 from synapse_kernel.emitter import CancelToken
 from synapse_kernel.errors import RunCancelled
-from synapse_kernel.worker import execute
+from synapse_kernel.worker import execute, interrupted
 
 if TYPE_CHECKING:
-    from synapse_kernel.contracts import Send, Task
+    from synapse_kernel.contracts import Outcome, Send, Task
+    from synapse_kernel.events import Event
     from synapse_kernel.kernel import Kernel
 
 # Between raising RunCancelled in a thread and giving it up: a call into C can hold it for ever.
@@ -66,6 +66,7 @@ class LocalJob:
         self._over = False
         # Held while the thread is made to stop, so that this never strikes once its work is done.
         self._working = threading.Lock()
+        self._delivering = threading.Lock()
         self._send = send
         context = copy_context()
         self._thread = threading.Thread(
@@ -99,35 +100,28 @@ class LocalJob:
             pass
         except KeyboardInterrupt:
             # Raised by the action itself: a signal reaches the main thread alone.
-            self._outcome = _interrupted(task, started)
+            self._outcome = interrupted(task, started)
         finally:
             self._ended.set()
 
-    def _deliver(self, events) -> None:  # type: ignore[no-untyped-def]
-        if not self._abandoned:
-            self._send(events)
+    def _deliver(self, events: list[Event]) -> None:
+        with self._delivering:
+            if not self._abandoned:
+                self._send(events)
 
     def _force(self, grace: float) -> None:
         if self._ended.wait(max(grace, 0)) or self._thread.ident is None:
             return
+        # A sink that takes a batch is not struck, unless it takes for ever.
+        waited = self._delivering.acquire(timeout=ABANDON_SECONDS)
         with self._working:
             if not self._over:
                 self._token.strike()
                 ctypes.pythonapi.PyThreadState_SetAsyncExc(
                     ctypes.c_ulong(self._thread.ident), ctypes.py_object(RunCancelled)
                 )
+        if waited:
+            self._delivering.release()
         if not self._ended.wait(ABANDON_SECONDS):
             self._abandoned = True
             self._ended.set()
-
-
-def _interrupted(task: Task, started: datetime) -> Outcome:
-    return Outcome(
-        run_id=task.run_id,
-        status="cancelled",
-        action=task.action,
-        started=started,
-        finished=datetime.now(UTC),
-        error=ErrorInfo(type="KeyboardInterrupt", message="the action interrupted its run", kind="cancelled"),
-        attempts=task.attempt,
-    )

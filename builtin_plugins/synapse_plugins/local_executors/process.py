@@ -91,10 +91,13 @@ class ProcessJob:
         self._killed = False
         self._outcome: Outcome | None = None
         self._tail: deque[str] = deque(maxlen=OUTPUT_LINES)
-        self._redactor = Redactor(task.secrets)
+        # Output comes line by line: so do the secrets of several lines.
+        self._redactor = Redactor([part for s in task.secrets for part in (s, *s.splitlines())])
 
     def start(self) -> None:
         """Start the process and the thread that reads from it."""
+        start = {"task": msgspec.to_builtins(self._task), "sys_path": sys.path}
+        first_line = json.dumps(start).encode() + b"\n"
         reading, writing = os.pipe()
         env = {k: v for k, v in os.environ.items() if k in PASSED or k.startswith("LC_")}
         try:
@@ -112,8 +115,7 @@ class ProcessJob:
             raise
         finally:
             os.close(writing)
-        start = {"task": msgspec.to_builtins(self._task), "sys_path": sys.path}
-        self._tell(json.dumps(start).encode() + b"\n")
+        self._tell(first_line)
         threading.Thread(
             target=self._read, args=(reading,), name=f"synapse-process-{self._task.run_id}", daemon=True
         ).start()
@@ -204,10 +206,14 @@ class ProcessJob:
             self._printed(name, lines)
             return
         for line in lines:
-            if line[:1] == b"E":
-                self._send(decode_events(line[1:]))
-            else:
-                self._outcome = msgspec.convert(json.loads(line[1:]), Outcome)
+            try:
+                if line[:1] == b"E":
+                    self._send(decode_events(line[1:]))
+                else:
+                    self._outcome = msgspec.convert(json.loads(line[1:]), Outcome)
+            except (msgspec.DecodeError, ValueError):
+                # What is no message of ours was written over the wire: nothing more of it can be trusted.
+                self.kill()
 
     def _printed(self, stream: str, lines: list[bytes]) -> None:
         """Make events of what the process printed, and keep the last lines for the case of a crash."""

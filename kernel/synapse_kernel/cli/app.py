@@ -6,6 +6,8 @@ The root command: global options, commands that are imported only when they run,
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import importlib
 import os
 import sys
@@ -15,7 +17,7 @@ from typing import TYPE_CHECKING
 import click
 
 from synapse_kernel._version import __version__
-from synapse_kernel.errors import EntrypointError, ProblemsError, SynapseError
+from synapse_kernel.errors import EntrypointError, ParamsError, ProblemsError, SynapseError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -202,8 +204,10 @@ def run_app(args: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; a person's mistake is a message, never a traceback."""
     _show_warnings_plainly()
     # Modules of the folder one stands in can be named as targets, after all that is installed.
-    if (here := str(os.getcwd())) not in sys.path:  # noqa: PTH109 - pathlib is not imported yet
-        sys.path.append(here)
+    with contextlib.suppress(OSError):  # a folder that was deleted meanwhile
+        here = os.getcwd()  # noqa: PTH109 - pathlib is not imported yet
+        if here not in sys.path:
+            sys.path.append(here)
     state = AppState()
     try:
         code = app.main(
@@ -212,7 +216,8 @@ def run_app(args: Sequence[str] | None = None) -> int:
             standalone_mode=False,
             obj=state,
         )
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except click.ClickException as error:
         error.show()
@@ -227,6 +232,13 @@ def run_app(args: Sequence[str] | None = None) -> int:
         # The reader went away (head, less): nothing more to say, not even when Python flushes at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EIO, errno.EBADF}:
+            raise
+        click.echo(f"Error: The output cannot be written: {error.strerror}", err=True)
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 1
     finally:
         state.close()
 
@@ -239,8 +251,8 @@ def _tell(error: SynapseError, state: AppState) -> None:
                 {"where": p.where, "message": p.message, "origin": p.origin} for p in error.problems
             ]
         state.json_to({"status": "error", "error": document})
-    if isinstance(error, EntrypointError) and error.__cause__ is not None:
-        # The action's code raised while it was imported: its author needs to see where.
+    if isinstance(error, (EntrypointError, ParamsError)) and error.__cause__ is not None:
+        # The author's code raised, while it was imported or its model built: show where.
         from synapse_kernel.worker import describe_error
 
         click.echo(describe_error(error.__cause__, "action").traceback.rstrip(), err=True)

@@ -33,7 +33,7 @@ Examples:
 
 TARGET is a folder with a config.yaml, a Python file, a module, or an installed action plugin.
 Values of -p are JSON where the parameter takes that, else text; dotted keys reach inside, a repeated
-key makes a list, and KEY=@FILE takes a file's content.
+key makes a list, KEY=@FILE takes a file's content and KEY=@@TEXT is text that starts with @.
 
 Exit codes: 0 done, 1 the run failed, 2 usage, params or config, 3 a plugin problem, 130 interrupted.
 """
@@ -153,7 +153,9 @@ def parse_assignments(given: tuple[str, ...]) -> dict[str, object]:
         parts = key.strip().split(".")
         if not separator or not all(parts):
             raise UsageError(f"-p {assignment!r} is not KEY=VALUE; write it like -p epochs=3")
-        if text.startswith("@"):
+        if text.startswith("@@"):
+            text = text[1:]
+        elif text.startswith("@"):
             text = _file_content(key, text[1:])
         inner = values
         for part in parts[:-1]:
@@ -227,7 +229,11 @@ def _wait(handle: Run) -> tuple[Outcome, bool]:
             handle.cancel(grace=0)
             return
         interrupted = True
-        click.echo("Stopping; press Ctrl-C again to stop by force.", err=True)
+        # On a terminal the cursor stands behind its echo of ^C.
+        click.echo(
+            f"{chr(10) if sys.stderr.isatty() else ''}Stopping; press Ctrl-C again to stop by force.",
+            err=True,
+        )
         # Not in the handler itself: the main thread may hold a lock that cancelling needs.
         threading.Thread(target=handle.cancel, kwargs={"reason": "interrupted"}, daemon=True).start()
 
@@ -254,7 +260,8 @@ def _print_outcome(outcome: Outcome, reserved: ReservedStdout | None, *, as_json
             click.echo(error.traceback.rstrip(), err=True)
         if error.output:
             click.echo(f"The last lines it printed:\n{error.output}", err=True)
-        click.echo(f"{click.style('Error', fg='red', bold=True)}: {error.type}: {error.message}", err=True)
+        told = f"{error.type}: {error.message}" if error.message else error.type
+        click.echo(f"{click.style('Error', fg='red', bold=True)}: {told}", err=True)
     elif reserved is None and outcome.result is not None:
         click.echo(outcome.result if isinstance(outcome.result, str) else dump(outcome.result))
 
