@@ -267,15 +267,23 @@ class Kernel:
         Raises `SynapseError` for an unknown name or an argument that the sink refuses;
         a sink that fails otherwise is left out with a warning.
         """
+        # All names first: a wrong one must not leave the sinks before it open.
+        factories = {
+            entry: cast(
+                "Callable[[RunInfo, str | None], Sink]",
+                self.registry.resolve("sinks", entry.partition(":")[0]),
+            )
+            for entry in wanted
+            if isinstance(entry, str)
+        }
         opened: list[tuple[str, Sink]] = []
         for entry in wanted:
             if not isinstance(entry, str):
                 opened.append((type(entry).__name__, cast("Sink", entry)))
                 continue
             name, _, argument = entry.partition(":")
-            factory = cast("Callable[[RunInfo, str | None], Sink]", self.registry.resolve("sinks", name))
             try:
-                opened.append((name, factory(info, argument or None)))
+                opened.append((name, factories[entry](info, argument or None)))
             except SynapseError:
                 raise
             except Exception as error:  # noqa: BLE001 - a sink never fails a run

@@ -756,3 +756,9 @@ def test_a_callback_at_the_end_that_exits_loses_no_events(kernel: Kernel):
 
     assert kernel.run(leave, sinks=[sink]).ok
     assert ["said", "clean_up_failed"] == [event.event for event in sink.of(Log)]
+
+
+def test_no_sink_is_opened_when_another_ones_name_is_wrong(kernel: Kernel, tmp_path: Path):
+    with pytest.raises(UnknownNameError, match=r"^Sink 'nosuch' is not registered"):
+        kernel.run(Quick, sinks=[f"jsonl:{tmp_path / 'events.jsonl'}", "nosuch"])
+    assert not (tmp_path / "events.jsonl").exists()
