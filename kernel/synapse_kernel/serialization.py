@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import cast
 
@@ -43,6 +44,9 @@ def _hook(value: object, *, round_trip: bool = True) -> object:
     raise NotImplementedError
 
 
+_display_hook = functools.partial(_hook, round_trip=False)
+
+
 def to_plain(value: object, *, name: str = "it") -> object:
     """
     Return a value as plain data: None, bool, int, float, str, list or tuple, and dict with text keys.
@@ -64,7 +68,7 @@ def to_jsonable(value: object) -> object:
 
     def hook(item: object) -> object:
         try:
-            return _hook(item, round_trip=False)
+            return _display_hook(item)
         except NotImplementedError:
             return repr(item)
 
@@ -89,7 +93,7 @@ def _piecemeal(value: object, around: tuple[int, ...]) -> object:
     if isinstance(value, str):
         return value.encode(errors="backslashreplace").decode()
     try:
-        plain = msgspec.to_builtins(value, str_keys=True, enc_hook=lambda item: _hook(item, round_trip=False))
+        plain = msgspec.to_builtins(value, str_keys=True, enc_hook=_display_hook)
         msgspec.json.encode(plain)
     except (TypeError, NotImplementedError, ValueError, RecursionError):
         return repr(value).encode(errors="backslashreplace").decode()

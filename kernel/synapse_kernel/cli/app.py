@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import click
 
 from synapse_kernel._version import __version__
+from synapse_kernel.cli.documents import tell_error, tell_warning
 from synapse_kernel.errors import EntrypointError, ParamsError, ProblemsError, SynapseError
 
 if TYPE_CHECKING:
@@ -235,7 +236,7 @@ def run_app(args: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.errno not in {errno.ENOSPC, errno.EIO, errno.EBADF}:
             raise
-        click.echo(f"Error: The output cannot be written: {error.strerror}", err=True)
+        tell_error(f"The output cannot be written: {error.strerror}")
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 1
@@ -256,13 +257,13 @@ def _tell(error: SynapseError, state: AppState) -> None:
         from synapse_kernel.worker import describe_error
 
         click.echo(describe_error(error.__cause__, "action").traceback.rstrip(), err=True)
-    click.echo(f"{click.style('Error', fg='red', bold=True)}: {error}", err=True)
+    tell_error(error)
 
 
 def _show_warnings_plainly() -> None:
     def show(message: Warning | str, category: type[Warning], *place: object, **more: object) -> None:
         if category.__module__.startswith("synapse"):
-            click.echo(f"{click.style('Warning', fg='yellow', bold=True)}: {message}", err=True)
+            tell_warning(message)
         else:
             original(message, category, *place, **more)  # type: ignore[arg-type]
 

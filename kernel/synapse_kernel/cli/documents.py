@@ -21,6 +21,16 @@ def state_of(ctx: click.Context) -> AppState:
     return ctx.find_root().ensure_object(AppState)
 
 
+def tell_error(text: object) -> None:
+    """Say on stderr what went wrong."""
+    click.echo(f"{click.style('Error', fg='red', bold=True)}: {text}", err=True)
+
+
+def tell_warning(text: object) -> None:
+    """Say on stderr what may surprise."""
+    click.echo(f"{click.style('Warning', fg='yellow', bold=True)}: {text}", err=True)
+
+
 def dump(document: object) -> str:
     """Return a document as indented JSON; what JSON cannot hold is shown as its ``repr``, NaN as null."""
     import msgspec

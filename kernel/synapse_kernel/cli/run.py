@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from synapse_kernel.cli.complete import complete_actions, complete_executors, complete_sinks
-from synapse_kernel.cli.documents import ReservedStdout, dump, state_of
+from synapse_kernel.cli.documents import ReservedStdout, dump, print_table, state_of, tell_error, tell_warning
 from synapse_kernel.errors import UsageError
 
 if TYPE_CHECKING:
@@ -253,15 +253,14 @@ def _print_outcome(outcome: Outcome, reserved: ReservedStdout | None, *, as_json
         else:
             reserved.write_line({"kind": "outcome", **document})
     for warning in outcome.warnings:
-        click.echo(f"{click.style('Warning', fg='yellow', bold=True)}: {warning}", err=True)
+        tell_warning(warning)
     if outcome.error is not None:
         error = outcome.error
         if error.traceback and error.kind == "action":
             click.echo(error.traceback.rstrip(), err=True)
         if error.output:
             click.echo(f"The last lines it printed:\n{error.output}", err=True)
-        told = f"{error.type}: {error.message}" if error.message else error.type
-        click.echo(f"{click.style('Error', fg='red', bold=True)}: {told}", err=True)
+        tell_error(f"{error.type}: {error.message}" if error.message else error.type)
     elif reserved is None and outcome.result is not None:
         click.echo(outcome.result if isinstance(outcome.result, str) else dump(outcome.result))
 
@@ -270,8 +269,6 @@ def _print_plan(plan: Plan, reserved: ReservedStdout | None) -> None:
     if reserved is not None:
         reserved.write(plan)
         return
-    from synapse_kernel.cli.documents import print_table
-
     place = f" in {plan.folder}" if plan.folder else ""
     click.echo(f"Would run {plan.action} of {plan.target} on the executor {plan.executor}")
     click.echo(f"  code       {plan.entrypoint}{place}")
