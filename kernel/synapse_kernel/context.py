@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from synapse_kernel.emitter import Emitter
     from synapse_kernel.events import Level
     from synapse_kernel.kernel import Kernel
+    from synapse_kernel.stores import CheckpointStore
 
 
 class RuntimeContext:
@@ -74,7 +75,9 @@ class RuntimeContext:
 
     def log_artifact(self, path: str | os.PathLike[str], name: str | None = None) -> None:
         """
-        Tell of a file or folder that this run made; a relative path is one in `work_dir`.
+        Tell of a file or folder that this run made, with its size and checksum.
+
+        A relative path is one in `work_dir`.
 
         Raises `UsageError` if it is not there.
         """
@@ -83,12 +86,11 @@ class RuntimeContext:
             file = self.work_dir / file
         if not file.exists():
             raise UsageError(f"log_artifact: there is no {file}")
-        size = (
-            sum(f.stat().st_size for f in file.rglob("*") if f.is_file())
-            if file.is_dir()
-            else file.stat().st_size
-        )
-        self._emitter.artifact(name or file.name, str(file), size)
+        self.check_cancelled()
+        if self._emitter.heard:
+            from synapse_kernel.files import size_and_checksum
+
+            self._emitter.artifact(name or file.name, str(file), *size_and_checksum(file))
 
     def end_log(self) -> None:
         """Send all that is waiting now, instead of within the next tenth of a second."""
@@ -112,6 +114,25 @@ class RuntimeContext:
         return cast("PluginEnvironment", found)
 
     @property
+    def checkpoint_store(self) -> CheckpointStore | None:
+        """
+        Where the run keeps what its next attempt goes on from; None for a run that is not recorded.
+
+        Raises `StoreError` if the store cannot be opened from this process.
+        """
+        if not self._task.recorded:
+            return None
+        found = self.__dict__.get("_checkpoints")
+        if found is None:
+            from synapse_kernel.stores import CheckpointStore
+
+            store = self._kernel().store
+            if store is None:
+                return None
+            found = self.__dict__["_checkpoints"] = CheckpointStore(store, self.run_id)
+        return cast("CheckpointStore", found)
+
+    @property
     def work_dir(self) -> Path:
         """
         A folder of the run's own, made on first use and kept afterwards.
@@ -120,7 +141,9 @@ class RuntimeContext:
         """
         found = self.__dict__.get("_work_dir")
         if found is None:
-            found = self.__dict__["_work_dir"] = make_work_dir(self._task.work_root, self.run_id)
+            found = self.__dict__["_work_dir"] = make_work_dir(
+                self._task.work_root, self.run_id, self._task.work_dir
+            )
         return cast("Path", found)
 
     @property
@@ -182,13 +205,13 @@ class RuntimeContext:
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
-def make_work_dir(root: str | None, run_id: str) -> Path:
-    """Make the folder of a run under `root` (None: the user's state folder) and return it."""
+def make_work_dir(root: str | None, run_id: str, own: str | None = None) -> Path:
+    """Make the folder of a run, `own` or under `root` (None: the user's state folder), and return it."""
     if not _RUN_ID.fullmatch(run_id):
         raise UsageError(f"{run_id!r} cannot name a run: use letters, digits, '.', '_' and '-'")
     from synapse_kernel.settings import state_home
 
-    folder = (Path(root) if root else state_home() / "runs") / run_id
+    folder = Path(own) if own else (Path(root) if root else state_home() / "runs") / run_id
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -18,11 +18,13 @@ from synapse_kernel.events import Event, Status
 if TYPE_CHECKING:
     from synapse_kernel.actions import ActionCode
     from synapse_kernel.emitter import CancelToken
+    from synapse_kernel.kernel import Kernel
 
 Method = Literal["local", "task", "job", "serve"]
 ErrorKind = Literal[
     "action", "result", "params", "load", "crash", "timeout", "cancelled", "executor", "folder"
 ]
+RunKind = Literal["action", "pipeline"]
 JsonObject: TypeAlias = dict[str, object]
 Send: TypeAlias = Callable[[list[Event]], None]
 """Takes a batch of events, in order; called from any thread, one call at a time."""
@@ -35,6 +37,38 @@ class Resources(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     gpus: float | None = None
     memory: int | None = None
     custom: dict[str, float] = {}
+
+
+class KnownResult(msgspec.Struct, frozen=True):
+    """A result that is there already, from the run `run_id`: nothing need be executed for it."""
+
+    result: object
+    run_id: str
+
+
+class RunPlace(msgspec.Struct, frozen=True, kw_only=True, dict=True):
+    """
+    Where a run stands among others, and what of it is settled before it starts.
+
+    Given by what conducts runs of its own, such as a pipeline; a plain run needs none of it.
+    """
+
+    run_id: str | None = None
+    """The id to run under; None for a new one."""
+    resume: bool = False
+    """Go on with the recorded run of this id: its next attempt, with its checkpoints."""
+    kind: RunKind = "action"
+    target: str | None = None
+    """How the record names what was run; None for the target as it was given."""
+    parent: str | None = None
+    """A run of the same kernel, under way, that this one is part of: its sinks hear this one's events."""
+    node: str | None = None
+    """Which part of the parent it is."""
+    work_dir: str | None = None
+    """The run's own folder; None for one named by its id."""
+    definition: JsonObject | None = None
+    """What a pipeline's run consists of, for the record."""
+    known: KnownResult | None = None
 
 
 class ActionRef(msgspec.Struct, frozen=True, omit_defaults=True, dict=True):
@@ -115,6 +149,10 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, dict=T
     """The number of the last event before this attempt; its first event is one more."""
     work_root: str | None = None
     """The folder under which the run makes its own; None for the user's state folder."""
+    work_dir: str | None = None
+    """The run's own folder, where it is not one under `work_root` named by the run's id."""
+    recorded: bool = False
+    """True if the run is in the store of the settings: it may keep checkpoints there."""
     checkpoint: JsonObject | None = None
     job_id: str | None = None
     settings: JsonObject = {}
@@ -176,6 +214,11 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         """The action's own exception, where the run was in this process."""
         return self.__dict__.get("exception")
 
+    @property
+    def unrecorded(self) -> Exception | None:
+        """Why the history does not hold this outcome, where it should."""
+        return self.__dict__.get("unrecorded")
+
     def unwrap(self) -> object:
         """Return the result; raises `RunFailedError`, from the action's exception, if there is none."""
         if self.ok:
@@ -194,7 +237,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         return converted
 
 
-class RunInfo(msgspec.Struct, frozen=True, kw_only=True):
+class RunInfo(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """What a sink is told of the run it is opened for; secret params are masked."""
 
     run_id: str
@@ -204,6 +247,34 @@ class RunInfo(msgspec.Struct, frozen=True, kw_only=True):
     params: JsonObject
     started: datetime
     job_id: str | None = None
+    kind: RunKind = "action"
+    parent: str | None = None
+    """The run that this one is part of."""
+    root: str = ""
+    """The run at the top, itself if it has no parent."""
+    node: str | None = None
+    """Which part of its parent it is."""
+    tags: tuple[str, ...] = ()
+    masked: tuple[str, ...] = ()
+    """The params that are masked, as dotted paths."""
+    resources: Resources = Resources()
+    timeout: float | None = None
+    retries: int = 0
+    env_names: tuple[str, ...] = ()
+    folder: str | None = None
+    """The folder that holds the action's code."""
+    work_dir: str | None = None
+    """The run's own folder, made when it is first used."""
+    definition: JsonObject | None = None
+    cached_from: str | None = None
+    """The run whose result this one takes over."""
+    attempt: int = 1
+    """Its first attempt; more than 1 for a run that goes on."""
+
+    @property
+    def kernel(self) -> Kernel | None:
+        """The kernel that conducts the run, in its process."""
+        return self.__dict__.get("kernel")
 
 
 class RunRequest(msgspec.Struct, frozen=True, kw_only=True, dict=True):
@@ -224,6 +295,8 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     retries: int = 0
     job_id: str | None = None
     checkpoint: JsonObject | None = None
+    tags: tuple[str, ...] = ()
+    place: RunPlace = RunPlace()
 
 
 @runtime_checkable
@@ -269,7 +342,11 @@ class InlineExecutor(Executor, Protocol):
 
 @runtime_checkable
 class Sink(Protocol):
-    """Receives the events of one run. Made for each run as ``target(run: RunInfo, argument: str | None)``."""
+    """
+    Receives the events of one run. Made for each run as ``target(run: RunInfo, argument: str | None)``.
+
+    The events of a run's children come too: they carry their own run's id and numbering.
+    """
 
     def accept(self, events: Sequence[Event]) -> None:
         """Take a batch, in order; called by one thread at a time. Slow work goes in a thread of its own."""

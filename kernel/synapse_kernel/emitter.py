@@ -253,13 +253,19 @@ class Emitter:
             text, context = self._masked(str(text)), self._masked(context)
             self._add(Message(self._run_id, 0, time(), self._action, current_step.get(), text, context))
 
-    def artifact(self, name: str, path: str, size: int | None) -> None:
+    @property
+    def heard(self) -> bool:
+        """True if somebody listens: else what is dear to find out need not be."""
+        return self._send is not None
+
+    def artifact(self, name: str, path: str, size: int | None, sha256: str | None = None) -> None:
         """Tell of a file or folder that the run made."""
         if self.cancelled:
             self.checkpoint()
         if self._send is not None:
             name, path = self._masked(name), self._masked(path)
-            self._add(Artifact(self._run_id, 0, time(), self._action, current_step.get(), name, path, size))
+            step = current_step.get()
+            self._add(Artifact(self._run_id, 0, time(), self._action, step, name, path, size, sha256))
 
     def flush(self) -> None:
         """Send all that is waiting, the newest progress of each category last."""
@@ -346,15 +352,16 @@ def _as_number(name: str, value: object) -> float:
 class Channel:
     """The run's sinks, opened once; a sink that raises is disabled for the run with one warning."""
 
-    __slots__ = ("_action", "_disabled", "_lock", "_run_id", "_sinks", "seq")
+    __slots__ = ("_action", "_disabled", "_errors", "_lock", "_run_id", "_sinks", "seq")
 
-    def __init__(self, run_id: str, action: str, sinks: list[tuple[str, Sink]]) -> None:
+    def __init__(self, run_id: str, action: str, sinks: list[tuple[str, Sink]], seq: int = 0) -> None:
         self._run_id = run_id
         self._action = action
         self._sinks = sinks
         self._disabled: list[tuple[str, Sink]] = []
+        self._errors: dict[str, Exception] = {}
         self._lock = threading.Lock()
-        self.seq = 0
+        self.seq = seq
 
     def deliver(self, events: list[Event]) -> None:
         """Hand a batch to every sink, in order."""
@@ -365,11 +372,23 @@ class Channel:
                 # Several sources (a worker and its printed output, a second attempt): one numbering.
                 events = [msgspec.structs.replace(e, seq=n) for n, e in enumerate(events, self.seq + 1)]
             self.seq += len(events)
-            for name, sink in list(self._sinks):
-                try:
-                    sink.accept(events)
-                except Exception as error:  # noqa: BLE001 - whatever a sink raises, the run goes on
-                    self._disable(name, sink, error)
+            self._hand_out(events)
+
+    def forward(self, events: Sequence[Event]) -> None:
+        """Hand the events of a run that is part of this one to every sink, as they are."""
+        with self._lock:
+            self._hand_out(events)
+
+    def failed(self, name: str) -> Exception | None:
+        """Return what the sink of this name raised, if it did."""
+        return self._errors.get(name)
+
+    def _hand_out(self, events: Sequence[Event]) -> None:
+        for name, sink in list(self._sinks):
+            try:
+                sink.accept(events)
+            except Exception as error:  # noqa: BLE001 - whatever a sink raises, the run goes on
+                self._disable(name, sink, error)
 
     def state(self, state: Status, attempt: int = 1, detail: str | None = None) -> None:
         """Tell the sinks that the run changed state."""
@@ -383,14 +402,32 @@ class Channel:
                 try:
                     sink.close(outcome)
                 except Exception as error:  # noqa: BLE001 - the outcome stands, whatever a sink does
+                    self._errors.setdefault(name, error)
                     _warn(f"Sink {name!r} failed to close: {type(error).__name__}: {error}")
             self._sinks, self._disabled = [], []
 
     def _disable(self, name: str, sink: Sink, error: Exception) -> None:
         self._sinks = [(n, s) for n, s in self._sinks if s is not sink]
         self._disabled.append((name, sink))
+        self._errors[name] = error
         text = f"Sink {name!r} failed and is off for this run: {type(error).__name__}: {error}"
         _warn(text)
+
+
+class ChildSink:
+    """The sinks of a run, as the run hears them that is part of it."""
+
+    __slots__ = ("_channel",)
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+
+    def accept(self, events: Sequence[Event]) -> None:
+        """Hand a batch on."""
+        self._channel.forward(events)
+
+    def close(self, outcome: Outcome) -> None:
+        """Do nothing: the parent closes its sinks when it ends itself."""
 
 
 def _warn(text: str) -> None:

@@ -111,11 +111,17 @@ class Message(_Event, frozen=True, tag="message"):
 
 
 class Artifact(_Event, frozen=True, tag="artifact"):
-    """A file or folder that the run made; `size` is in bytes (of all files, for a folder)."""
+    """
+    A file or folder that the run made; `size` is in bytes (of all files, for a folder).
+
+    `sha256` is of the file's content, in hexadecimal; of a folder, of the lines ``SHA256  RELATIVE/PATH`` of
+    its files, sorted by path, each ended by a line feed: what ``sha256sum`` prints for them.
+    """
 
     name: str
     path: str
     size: int | None = None
+    sha256: str | None = None
 
     level = "info"
 

@@ -26,3 +26,22 @@ def write_whole(path: str | os.PathLike[str], text: str) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def size_and_checksum(path: Path) -> tuple[int, str]:
+    """
+    Return the size of a file or folder in bytes, and its SHA-256 as an `Artifact` has it.
+
+    Links are not followed inside a folder.
+    """
+    import hashlib
+
+    if not path.is_dir():
+        with path.open("rb") as stream:
+            return path.stat().st_size, hashlib.file_digest(stream, "sha256").hexdigest()
+    size, lines = 0, hashlib.sha256()
+    for file in sorted(f for f in path.rglob("*") if f.is_file() and not f.is_symlink()):
+        inner_size, checksum = size_and_checksum(file)
+        size += inner_size
+        lines.update(f"{checksum}  {file.relative_to(path).as_posix()}\n".encode())
+    return size, lines.hexdigest()

@@ -9,14 +9,15 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from synapse_kernel.events import FINAL_STATUSES, Event, State, Status
-from synapse_kernel.runs import FORCE_SECONDS, Control, conduct, open_sinks
+from synapse_kernel.opening import Opened, open_sinks
+from synapse_kernel.runs import FORCE_SECONDS, Control, conduct
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
     from types import TracebackType
 
-    from synapse_kernel.contracts import Outcome, Sink
+    from synapse_kernel.contracts import Outcome
     from synapse_kernel.kernel import Kernel
     from synapse_kernel.preparation import Prepared
 
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 class _Feed:
     """The sink behind `Run.events`: keeps the newest events for those who come later."""
 
-    def __init__(self, kept: int) -> None:
+    def __init__(self, run_id: str, kept: int) -> None:
+        self._run_id = run_id
         self.events: deque[Event] = deque(maxlen=kept)
         self.count = 0
         self.closed = False
@@ -38,7 +40,7 @@ class _Feed:
             self.events.extend(events)
             self.count += len(events)
             for event in events:
-                if isinstance(event, State):
+                if isinstance(event, State) and event.run_id == self._run_id:
                     self.status = event.state
             self._notify()
 
@@ -126,11 +128,13 @@ class Run:
         self._done = threading.Event()
         self._callbacks: list[Callable[[], None]] = []
         self._lock = threading.Lock()
-        self._feed = _Feed(self.EVENTS_KEPT)
+        self._feed = _Feed(self.id, self.EVENTS_KEPT)
         self._control = Control(kernel.settings.kernel.grace)
-        sinks = [*open_sinks(kernel, prepared), ("events", self._feed)]
+        opened = open_sinks(kernel, prepared)
+        # First: who waits for the end of the run has its last event when the history is written.
+        opened.sinks.insert(0, ("events", self._feed))
         self._thread = threading.Thread(
-            target=self._drive, args=(kernel, prepared, sinks), name=f"synapse-run-{self.id}", daemon=True
+            target=self._drive, args=(kernel, prepared, opened), name=f"synapse-run-{self.id}", daemon=True
         )
         self._thread.start()
 
@@ -201,9 +205,9 @@ class Run:
         assert self._outcome is not None
         return self._outcome
 
-    def _drive(self, kernel: Kernel, prepared: Prepared, sinks: list[tuple[str, Sink]]) -> None:
+    def _drive(self, kernel: Kernel, prepared: Prepared, opened: Opened) -> None:
         try:
-            self._outcome = conduct(kernel, prepared, self._control, sinks)
+            self._outcome = conduct(kernel, prepared, self._control, opened)
         except BaseException as error:  # noqa: BLE001 - it is raised again where the outcome is asked for
             self._raised = error
             if self._feed.status not in FINAL_STATUSES:

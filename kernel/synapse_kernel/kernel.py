@@ -52,14 +52,21 @@ if TYPE_CHECKING:
         Outcome,
         Resources,
         RunInfo,
+        RunPlace,
         RunRequest,
         Sink,
     )
     from synapse_kernel.emitter import Pulse
     from synapse_kernel.handles import Run
+    from synapse_kernel.owners import Owner
     from synapse_kernel.plugins import EntryPointLike
     from synapse_kernel.preparation import Plan
     from synapse_kernel.runs import Live
+    from synapse_kernel.stores import RunStore
+
+
+DEFAULT_STORE = "sqlite"
+"""The store that the setting ``auto`` means."""
 
 
 class RunKeywords(TypedDict, total=False):
@@ -73,6 +80,9 @@ class RunKeywords(TypedDict, total=False):
     sinks: Sequence[object] | None
     checkpoint: JsonObject | None
     job_id: str | None
+    tags: Sequence[str]
+    record: bool | None
+    place: RunPlace
 
 
 class Kernel:
@@ -107,6 +117,8 @@ class Kernel:
         self._executors: dict[str, Executor] = {}
         self._lock = threading.RLock()
         self._pulse: Pulse | None = None
+        self._owner: Owner | None = None
+        self._store: RunStore | None = None
         self._closed = False
         self._without = tuple(without)
         self._manager.register(KernelDefaults(self), name="kernel")
@@ -311,6 +323,51 @@ class Kernel:
         return factory(argument)
 
     @property
+    def store(self) -> RunStore | None:
+        """
+        The store in which runs are recorded, opened on first use; None where the settings name none.
+
+        Raises `StoreError` for one that cannot be opened, `UnknownNameError` for a URL that no plugin serves.
+        """
+        url = self.settings.kernel.store
+        if url is None or url == "none":
+            return None
+        if self._store is None:
+            if url == "auto":
+                url = DEFAULT_STORE
+                if url not in self.registry.names("stores"):
+                    return None
+            factory = cast(
+                "Callable[[str], RunStore]", self.registry.resolve("stores", url.partition(":")[0])
+            )
+            with self._lock:
+                self._store = self._store or factory(url)
+        return self._store
+
+    @property
+    def owner(self) -> Owner:
+        """This kernel and its process, as the store knows who runs a run."""
+        if self._owner is None:
+            from synapse_kernel.owners import this_process
+
+            self._owner = this_process()
+        return self._owner
+
+    def cancel(self, run_id: str, reason: str = "cancelled", grace: float | None = None) -> bool:
+        """Tell a run of this kernel to stop, and with it those that are part of it; False if none is live."""
+        live = self.live_runs.get(run_id)
+        if live is None:
+            return False
+        live.control.cancel(reason, grace)
+        return True
+
+    def cancel_parts(self, run_id: str, reason: str = "cancelled", grace: float | None = None) -> None:
+        """Tell the runs that are part of a run to stop."""
+        for live in list(self.live_runs.values()):
+            if live.prepared.request.place.parent == run_id:
+                live.control.cancel(reason, grace)
+
+    @property
     def pulse(self) -> Pulse:
         """The thread that flushes the events of this kernel's runs, made on first use."""
         if self._pulse is None:
@@ -334,6 +391,9 @@ class Kernel:
         sinks: Sequence[object] | None = None,
         checkpoint: JsonObject | None = None,
         job_id: str | None = None,
+        tags: Sequence[str] = (),
+        record: bool | None = None,
+        place: RunPlace | None = None,
     ) -> Outcome:
         """
         Run an action and return its outcome; a failed run is an outcome too, it does not raise.
@@ -342,11 +402,16 @@ class Kernel:
         `params` are a mapping or an instance of the action's params model. `env` names variables of this
         process to pass, or maps names to values. `timeout` is per attempt, in seconds or like ``"1h30m"``.
         `sinks` are names (``"jsonl:events.jsonl"``) or `Sink` objects; None takes those of the settings.
+        The run is recorded in the kernel's `store`, if it has one: `record` false leaves it out, true makes
+        it an error that it cannot be. `tags` are found again in the history. `place` is for what conducts
+        runs of its own.
 
         Raises `SynapseError` for what is wrong before anything starts: target, action, params, executor.
         """
+        from synapse_kernel.contracts import RunPlace
+        from synapse_kernel.opening import open_sinks
         from synapse_kernel.preparation import RunOptions, prepare
-        from synapse_kernel.runs import Control, conduct, open_sinks
+        from synapse_kernel.runs import Control, conduct
 
         options = RunOptions(
             executor=executor,
@@ -357,6 +422,9 @@ class Kernel:
             sinks=sinks,
             checkpoint=checkpoint,
             job_id=job_id,
+            tags=tags,
+            record=record,
+            place=place or RunPlace(),
         )
         prepared = prepare(self, target, action, params, options)
         control = Control(self.settings.kernel.grace)
@@ -401,6 +469,8 @@ class Kernel:
             except Exception as error:  # noqa: BLE001 - the others must still be shut down
                 warn(f"Executor {name!r} failed to shut down: {type(error).__name__}: {error}")
         self._hooks.observe("synapse_shutdown", kernel=self)
+        if self._store is not None:
+            self._store.close()
         if self._pulse is not None:
             self._pulse.close()
 

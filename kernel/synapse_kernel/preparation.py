@@ -24,6 +24,7 @@ from synapse_kernel.contracts import (
     Executor,
     JsonObject,
     Resources,
+    RunPlace,
     RunRequest,
 )
 from synapse_kernel.durations import seconds
@@ -48,6 +49,9 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     sinks: Sequence[object] | None = None
     checkpoint: JsonObject | None = None
     job_id: str | None = None
+    tags: Sequence[str] = ()
+    record: bool | None = None
+    place: RunPlace = RunPlace()
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,6 +80,7 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     executor_name: str
     executor: Executor
     sinks: Sequence[object] | None
+    record: bool | None = None
 
 
 def prepare(
@@ -97,8 +102,8 @@ def prepare(
     if options.retries < 0:
         raise UsageError(f"retries must not be negative, got {options.retries}")
     request = RunRequest(
-        run_id=os.urandom(8).hex(),
-        target=label,
+        run_id=options.place.run_id or os.urandom(8).hex(),
+        target=options.place.target or label,
         action=spec,
         params=merged.values,
         resources=_joined_resources(spec.resources, options.resources),
@@ -108,6 +113,8 @@ def prepare(
         retries=options.retries,
         job_id=options.job_id,
         checkpoint=options.checkpoint,
+        tags=tuple(options.tags),
+        place=options.place,
     )
     name = kernel.choose_executor(request)
     hint = "" if name == "local" else "\n  or run it here with: --executor local"
@@ -122,6 +129,7 @@ def prepare(
         executor_name=name,
         executor=executor,
         sinks=options.sinks,
+        record=options.record,
     )
 
 

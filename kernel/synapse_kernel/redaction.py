@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 MASK = "***"
 
@@ -36,6 +36,18 @@ def redact(value: object, *, name: str = "") -> object:
     if type(value).__name__ in {"SecretStr", "SecretBytes"}:
         return MASK
     return value
+
+
+def masked_places(value: object, place: str = "") -> Iterator[str]:
+    """Yield where in redacted data a mask stands, as dotted paths."""
+    if value == MASK:
+        yield place
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from masked_places(item, f"{place}.{key}" if place else str(key))
+    elif isinstance(value, (list, tuple)):
+        for index, item in enumerate(value):
+            yield from masked_places(item, f"{place}.{index}")
 
 
 def may_hold_secret_names(raw: bytes) -> bool:

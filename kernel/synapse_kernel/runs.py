@@ -14,17 +14,20 @@ from typing import TYPE_CHECKING, cast
 
 import msgspec
 
-from synapse_kernel.contracts import ErrorInfo, InlineExecutor, Job, Outcome, RunInfo, Sink, Task
+from synapse_kernel.contracts import ErrorInfo, InlineExecutor, Job, Outcome, Task
 from synapse_kernel.emitter import CancelToken, Channel
-from synapse_kernel.errors import HookError, SynapseError
+from synapse_kernel.errors import HookError, RunCancelled, SynapseError
 from synapse_kernel.models import check_type
-from synapse_kernel.params import explain, secret_values, shown
+from synapse_kernel.opening import RECORDER, Opened
+from synapse_kernel.params import explain, secret_values
 from synapse_kernel.preparation import Prepared
 from synapse_kernel.redaction import Redactor, secrets_of_env
-from synapse_kernel.worker import describe_error
+from synapse_kernel.striking import InlineJob
+from synapse_kernel.worker import describe_error, interrupted
 
 if TYPE_CHECKING:
     from synapse_kernel.actions import ActionCode
+    from synapse_kernel.contracts import KnownResult, Send
     from synapse_kernel.events import Event, Status
     from synapse_kernel.kernel import Kernel
 
@@ -66,6 +69,7 @@ class Live(msgspec.Struct, kw_only=True):
     prepared: Prepared
     control: Control
     channel: Channel | None
+    opened: Opened
     inline: bool
     secrets: list[str]
     started: datetime
@@ -73,6 +77,13 @@ class Live(msgspec.Struct, kw_only=True):
     """Set when the sinks have all of it."""
     thread: int
     """The thread that conducts it."""
+    top: str | None = None
+    """The run at the top, if it is part of one."""
+
+    @property
+    def root(self) -> str:
+        """The run at the top of those that this one is part of."""
+        return self.top or self.prepared.request.run_id
 
     def wait(self) -> None:
         """Wait for the end of a run that was told to stop, unless this thread is the one that conducts it."""
@@ -84,18 +95,20 @@ def conduct(
     kernel: Kernel,
     prepared: Prepared,
     control: Control,
-    sinks: list[tuple[str, Sink]],
+    opened: Opened,
     *,
     inline: bool = False,
 ) -> Outcome:
     """
     Run what was prepared, in this thread, and return its outcome.
 
-    `sinks` are open (see `open_sinks`); they have all events and are closed when this returns.
+    The sinks of `opened` (see `open_sinks`) have all events and are closed when this returns.
     """
     request = prepared.request
     started = datetime.now(UTC)
-    channel = Channel(request.run_id, request.action.name, sinks) if sinks else None
+    channel: Channel | None = None
+    if opened.sinks:
+        channel = Channel(request.run_id, request.action.name, opened.sinks, opened.seq)
     secrets: list[str] = []
     if channel is not None or not prepared.executor.in_process:
         secrets = secrets_of(prepared)
@@ -103,20 +116,24 @@ def conduct(
         prepared=prepared,
         control=control,
         channel=channel,
+        opened=opened,
         inline=inline,
         secrets=secrets,
         started=started,
         over=threading.Event(),
         thread=threading.get_ident(),
     )
+    if request.place.parent is not None and (parent := kernel.live_runs.get(request.place.parent)):
+        live.top = parent.root
     kernel.live_runs[request.run_id] = live
     if kernel.closed:
         control.cancel("cancelled: the kernel shut down")
     outcome: Outcome | None = None
     try:
         if channel is not None:
-            channel.state("pending")
-        outcome = kernel.call_run(request)
+            channel.state("pending", opened.attempt)
+        known = request.place.known
+        outcome = kernel.call_run(request) if known is None else _known(live, known)
     except KeyboardInterrupt:
         error = ErrorInfo(type="KeyboardInterrupt", message="the run was interrupted", kind="cancelled")
         outcome = concluded(live, "cancelled", error)
@@ -152,6 +169,8 @@ def _end(live: Live, outcome: Outcome) -> Outcome:
         detail = None if error is None else f"{error.type}: {error.message}"
         live.channel.state(outcome.status, outcome.attempts, detail)
         live.channel.close(outcome)
+        if live.opened.recorded and live.channel.failed(RECORDER) is not None:
+            outcome.__dict__["unrecorded"] = live.channel.failed(RECORDER)
     live.over.set()
     return outcome
 
@@ -173,15 +192,15 @@ def _masked(outcome: Outcome, secrets: list[str]) -> Outcome:
 
 def attempt_all(kernel: Kernel, live: Live) -> Outcome:
     """Run the attempts of a run: the first, and retries with exponential backoff and jitter."""
-    request = live.prepared.request
+    request, first = live.prepared.request, live.opened.attempt
     if request.retries == 0:
-        return _attempt(kernel, live, 1)
+        return _attempt(kernel, live, first)
     import tenacity
 
     retry = kernel.settings.kernel.retry
     stopped = threading.Event()
     live.control.token.on_set(stopped.set)
-    attempts = iter(range(1, request.retries + 2))
+    attempts = iter(range(first, first + request.retries + 1))
     # Not wait_exponential_jitter: how it is told its first delay differs between tenacity's versions.
     backoff = tenacity.wait_exponential(retry.initial) + tenacity.wait_random(0, retry.initial)
 
@@ -190,7 +209,9 @@ def attempt_all(kernel: Kernel, live: Live) -> Outcome:
             error = cast("Outcome", state.outcome.result()).error
             why = Redactor(live.secrets).text(f"{error.type}: {error.message}") if error else ""
             live.channel.state(
-                "retrying", state.attempt_number, f"{why}; again in {state.next_action.sleep:.1f} s"
+                "retrying",
+                first + state.attempt_number - 1,
+                f"{why}; again in {state.next_action.sleep:.1f} s",
             )
 
     loop = tenacity.Retrying(
@@ -245,7 +266,7 @@ def _attempt(kernel: Kernel, live: Live, attempt: int) -> Outcome:
     try:
         if inline:
             send = channel.deliver if channel is not None else None
-            return cast("InlineExecutor", executor).run(task, send, control.token)
+            return _run_here(cast("InlineExecutor", executor), task, send, live)
         job = executor.submit(task, channel.deliver if channel is not None else _discard)
         control.attach(job)
         outcome = _wait(job, live, attempt)
@@ -259,6 +280,46 @@ def _attempt(kernel: Kernel, live: Live, attempt: int) -> Outcome:
         return concluded(live, "failed", describe_error(error, "executor"), attempt)
     finally:
         control.attach(None)
+
+
+def _run_here(executor: InlineExecutor, task: Task, send: Send | None, live: Live) -> Outcome:
+    """Run a task in this thread; in any but the main one, which gets Ctrl-C, it can be stopped by force."""
+    control = live.control
+    if threading.current_thread() is threading.main_thread():
+        return executor.run(task, send, control.token)
+    started = datetime.now(UTC)
+    job = InlineJob(control.token)
+    control.attach(job)
+    outcome: Outcome | None = None
+    try:
+        outcome = executor.run(task, send, control.token)
+        job.end()
+    except RunCancelled:
+        # The forced stop came before the action began, or when it was over.
+        if outcome is None:
+            error = ErrorInfo(
+                type="RunCancelled", message=f"the run was {control.token.reason}", kind="cancelled"
+            )
+            outcome = concluded(live, "cancelled", error, task.attempt)
+    except KeyboardInterrupt:
+        # Raised by the action itself: a signal reaches the main thread alone.
+        outcome = interrupted(task, started)
+    return outcome
+
+
+def _known(live: Live, known: KnownResult) -> Outcome:
+    """Conclude a run whose result is there already."""
+    now = datetime.now(UTC)
+    request = live.prepared.request
+    return Outcome(
+        run_id=request.run_id,
+        status="succeeded",
+        action=request.action.name,
+        started=live.started,
+        finished=now,
+        result=known.result,
+        attempts=live.opened.attempt,
+    )
 
 
 def _typed_result(code: ActionCode, outcome: Outcome) -> Outcome:
@@ -319,28 +380,10 @@ def _task(kernel: Kernel, live: Live, attempt: int, *, in_process: bool) -> Task
         output_type=spec.output_type,
         attempt=attempt,
         work_root=kernel.settings.kernel.work_dir,
+        work_dir=request.place.work_dir,
+        recorded=live.opened.recorded,
         checkpoint=request.checkpoint,
         job_id=request.job_id,
         settings={} if in_process else kernel.worker_settings,
         secrets=live.secrets,
     )
-
-
-def open_sinks(kernel: Kernel, prepared: Prepared) -> list[tuple[str, Sink]]:
-    """Open the sinks that were asked for, else those of the settings; raises `SynapseError` for a bad one."""
-    asked = prepared.sinks if prepared.sinks is not None else kernel.settings.kernel.sinks or ()
-    asked = [asked] if isinstance(asked, str) else asked
-    wanted = [sink for sink in asked if sink != "none"]
-    if not wanted:
-        return []
-    request = prepared.request
-    info = RunInfo(
-        run_id=request.run_id,
-        action=request.action.name,
-        target=request.target,
-        executor=prepared.executor_name,
-        params=shown(prepared.code, request.params),
-        started=datetime.now(UTC),
-        job_id=request.job_id,
-    )
-    return kernel.open_sinks(wanted, info)

@@ -72,6 +72,12 @@ class KernelSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     """Seconds between telling a run to stop and stopping it by force."""
     storage: dict[str, dict[str, object]] = {}
     """Named storages."""
+    store: str | None = None
+    """
+    Where runs are recorded: a run store's URL, ``none``, or ``auto`` for the history in the state folder.
+
+    Unset is ``auto`` for the command line and ``none`` for a kernel that is embedded.
+    """
 
 
 KERNEL_KEYS = tuple(KernelSettings.__struct_fields__)
@@ -156,18 +162,20 @@ def load_settings(
     start: Path | None = None,
     environ: Mapping[str, str] | None = None,
     overrides: Mapping[str, object] | None = None,
+    defaults: Mapping[str, object] | None = None,
 ) -> Settings:
     """
     Read the settings a command would use.
 
-    `file` takes the place of the project's ``synapse.yaml``. Raises `SettingsError` for a file that is not
-    there, does not parse, or holds what does not fit.
+    `file` takes the place of the project's ``synapse.yaml``; `defaults` give way to all else.
+
+    Raises `SettingsError` for a file that is not there, does not parse, or holds what does not fit.
     """
     source = os.environ if environ is None else environ
     project = Path(file) if file is not None else _project_file(start)
     if file is not None and not Path(file).is_file():
         raise SettingsError("The settings cannot be read:", [Problem(str(file), "there is no such file")])
-    values: dict[str, object] = {}
+    values: dict[str, object] = dict(defaults or {})
     origins: list[str] = []
     for candidate in (user_file(source), project):
         if candidate is not None and os.path.isfile(candidate):  # noqa: PTH113 - False where it may not be read

@@ -45,6 +45,11 @@ if TYPE_CHECKING:
 _current_token: ContextVar[CancelToken | None] = ContextVar("synapse_token", default=None)
 
 
+def current_token() -> CancelToken | None:
+    """Return the request to stop of the run that is executed in this thread."""
+    return _current_token.get()
+
+
 def load_action(ref: ActionRef) -> ActionCode:
     """
     Import the action a reference names; a changed file of its folder is read again.

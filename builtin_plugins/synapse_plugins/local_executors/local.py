@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import threading
 from contextvars import copy_context
 from datetime import UTC, datetime
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from synapse_kernel.emitter import CancelToken
 from synapse_kernel.errors import RunCancelled
+from synapse_kernel.striking import raise_in_thread
 from synapse_kernel.worker import execute, interrupted
 
 if TYPE_CHECKING:
@@ -117,9 +117,7 @@ class LocalJob:
         with self._working:
             if not self._over:
                 self._token.strike()
-                ctypes.pythonapi.PyThreadState_SetAsyncExc(
-                    ctypes.c_ulong(self._thread.ident), ctypes.py_object(RunCancelled)
-                )
+                raise_in_thread(self._thread.ident, RunCancelled)
         if waited:
             self._delivering.release()
         if not self._ended.wait(ABANDON_SECONDS):

@@ -58,7 +58,7 @@ class AppState:
         if self._settings is None:
             from synapse_kernel.settings import load_settings
 
-            self._settings = load_settings(self.settings_file)
+            self._settings = load_settings(self.settings_file, defaults={"store": "auto"})
         return self._settings
 
     @property

@@ -102,13 +102,18 @@ def run(
         _print_plan(plan, reserved)
         return 0
     verbosity = "verbose" if verbose else "quiet" if quiet or as_json else "normal"
-    chosen = _sinks(state, sinks, events, reserved, verbosity)
+    chosen = choose_sinks(state, sinks, events, reserved, verbosity)
     handle = kernel.submit(
         target, action, params, executor=executor, resources=resources, env=variables, timeout=timeout,
         retries=retries, sinks=chosen,
     )  # fmt: skip
+    return see_through(handle, reserved, as_json=as_json)
+
+
+def see_through(handle: Run, reserved: ReservedStdout | None, *, as_json: bool) -> int:
+    """Wait for a run, Ctrl-C stopping it; print what came of it and return the exit code."""
     outcome, interrupted = _wait(handle)
-    _print_outcome(outcome, reserved, as_json=as_json)
+    print_outcome(outcome, reserved, as_json=as_json)
     if interrupted:
         return 130
     return 0 if outcome.ok else 2 if outcome.error is not None and outcome.error.kind == "params" else 1
@@ -204,13 +209,14 @@ def _variables(env: tuple[str, ...]) -> dict[str, str] | None:
     return variables
 
 
-def _sinks(
+def choose_sinks(
     state: AppState,
     named: tuple[str, ...],
     events: str | None,
     reserved: ReservedStdout | None,
     verbosity: str,
 ) -> list[str]:
+    """Return where the events of a run go: the sinks named, else the settings', else the console."""
     chosen = list(named) if named else list(state.settings.kernel.sinks or ())
     if not chosen and "console" in state.kernel.registry.names("sinks"):
         chosen = [f"console:{verbosity}"]
@@ -245,7 +251,8 @@ def _wait(handle: Run) -> tuple[Outcome, bool]:
             signal.signal(number, handler)
 
 
-def _print_outcome(outcome: Outcome, reserved: ReservedStdout | None, *, as_json: bool) -> None:
+def print_outcome(outcome: Outcome, reserved: ReservedStdout | None, *, as_json: bool) -> None:
+    """Print the result on stdout, or what went wrong on stderr; as a document where stdout is reserved."""
     if reserved is not None:
         document = outcome.to_dict()
         if as_json:
