@@ -1,0 +1,229 @@
+"""
+The sink `history`: records each run in the kernel's store while it goes on.
+
+A run is in the store before it starts, and its outcome before anything that waits for it goes on. In between
+its events are written about ten times a second, or sooner when there are many.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from time import monotonic
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary, ref
+
+from synapse_kernel.errors import SynapseError, UsageError
+from synapse_kernel.stores import RunRecord, RunStore, end_of
+from synapse_plugins.history.surroundings import commit_of, environment_id, environment_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from synapse_kernel.contracts import Outcome, RunInfo
+    from synapse_kernel.events import Event
+    from synapse_kernel.kernel import Kernel
+
+FLUSH_SECONDS = 0.1
+POLL_SECONDS = 0.5
+"""How often it is looked whether another process asked a run of this one to stop."""
+HEARTBEAT_SECONDS = 10.0
+# So many are written by the thread that brings them: memory stays bounded, and one transaction is amortised.
+BATCH = 1024
+# So many are kept while the store cannot be written, before the run goes on unrecorded.
+KEPT = 100_000
+
+
+class Recorder:
+    """
+    Records one run. Its children's events, which come too, are left to their own recorders.
+
+    Raises `StoreError` if the run cannot be recorded when it starts. While it goes on, what cannot be written
+    is kept and tried again, at last when the run ends.
+    """
+
+    def __init__(self, run: RunInfo, argument: str | None) -> None:
+        kernel = run.kernel
+        if kernel is None or (store := kernel.store) is None:
+            raise UsageError(
+                "The sink 'history' records in the kernel's run store; the setting store names none"
+            )
+        if argument is not None:
+            raise UsageError(f"The sink 'history' takes no argument, got {argument!r}")
+        self._run_id = run.run_id
+        self._store = store
+        self._waiting: list[Event] = []
+        self._armed = False
+        self._lock = threading.Lock()
+        if run.attempt == 1:
+            store.start(_record(run, store), kernel.owner)
+        self._heart = _heart_of(kernel, store)
+
+    def accept(self, events: Sequence[Event]) -> None:
+        """Take a batch."""
+        own = [event for event in events if event.run_id == self._run_id]
+        with self._lock:
+            self._waiting += own
+            if len(self._waiting) >= BATCH:
+                self._write()
+            elif not self._armed:
+                self._armed = True
+                self._heart.arm(self)
+
+    def flush(self) -> None:
+        """Write what is waiting; what cannot be written waits on."""
+        with self._lock:
+            self._armed = False
+            self._write()
+
+    def close(self, outcome: Outcome) -> None:
+        """Write what is waiting and the outcome, together."""
+        with self._lock:
+            waiting, self._waiting = self._waiting, []
+            self._store.finish(end_of(outcome), waiting)
+
+    def _write(self) -> None:
+        if not self._waiting:
+            return
+        try:
+            self._store.append(self._run_id, self._waiting)
+        except SynapseError:
+            if len(self._waiting) > KEPT:
+                raise
+        else:
+            self._waiting = []
+
+
+class Heart:
+    """
+    One thread for a kernel that records: writes what waits, says that it lives, hears who is to stop.
+
+    Between two beats it sleeps; a kernel without runs under way does not wake it.
+    """
+
+    def __init__(self, kernel: Kernel, store: RunStore) -> None:
+        self._kernel = ref(kernel)
+        self._owner = kernel.owner
+        self._store = store
+        self._armed: deque[Recorder] = deque()
+        self._wake = threading.Event()
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="synapse-history", daemon=True)
+        self._thread.start()
+
+    def arm(self, recorder: Recorder) -> None:
+        """Write what waits in this recorder at the next beat."""
+        self._armed.append(recorder)
+        if not self._wake.is_set():
+            self._wake.set()
+
+    def close(self) -> None:
+        """End the thread, and say that the process has no runs any more."""
+        self._closed.set()
+        self._wake.set()
+        if self._thread is not threading.current_thread():
+            self._thread.join(timeout=10)
+        self._store.forget(self._owner)
+
+    def _beat(self) -> None:
+        poll_at, beat_at = monotonic() + POLL_SECONDS, monotonic() + HEARTBEAT_SECONDS
+        while not self._closed.is_set():
+            woken = self._wake.wait(max(0.0, min(poll_at, beat_at) - monotonic()))
+            if woken:
+                self._wake.clear()
+                if self._closed.wait(FLUSH_SECONDS):
+                    return
+                self._guarded(self._flush)
+            now = monotonic()
+            if now >= poll_at:
+                self._guarded(self._hear)
+                poll_at = now + POLL_SECONDS
+            if now >= beat_at:
+                self._guarded(lambda: self._store.heartbeat(self._owner))
+                beat_at = now + HEARTBEAT_SECONDS
+
+    def _flush(self) -> None:
+        for _ in range(len(self._armed)):
+            self._armed.popleft().flush()
+
+    def _hear(self) -> None:
+        kernel = self._kernel()
+        if kernel is None:
+            self._closed.set()
+        elif kernel.live_runs:
+            for run_id, reason in self._store.cancel_requests(self._owner):
+                kernel.cancel(run_id, reason)
+
+    def _guarded(self, call: object) -> None:
+        try:
+            assert callable(call)
+            call()
+        except Exception as error:  # noqa: BLE001 - the next beat may succeed, and runs must be heard
+            import logging
+
+            logging.getLogger("synapse_kernel").warning("The history: %s: %s", type(error).__name__, error)
+
+
+_hearts: WeakKeyDictionary[Kernel, Heart] = WeakKeyDictionary()
+_hearts_lock = threading.Lock()
+
+
+def _heart_of(kernel: Kernel, store: RunStore) -> Heart:
+    with _hearts_lock:
+        found = _hearts.get(kernel)
+        if found is None:
+            found = _hearts[kernel] = Heart(kernel, store)
+        return found
+
+
+def stop(kernel: Kernel) -> None:
+    """End what records for a kernel that shuts down."""
+    with _hearts_lock:
+        heart = _hearts.pop(kernel, None)
+    if heart is not None:
+        heart.close()
+
+
+def _record(run: RunInfo, store: RunStore) -> RunRecord:
+    environment = environment_id()
+    if (store.url, environment) not in _known_environments:
+        if not store.has_environment(environment):
+            store.put_environment(environment_of(environment))
+        _known_environments.add((store.url, environment))
+    here = _here()
+    return RunRecord(
+        run_id=run.run_id,
+        action=run.action,
+        target=run.target,
+        created=run.started,
+        kind=run.kind,
+        executor=run.executor,
+        params=run.params,
+        masked=list(run.masked),
+        resources=run.resources,
+        timeout=run.timeout,
+        retries=run.retries,
+        env_names=list(run.env_names),
+        parent=run.parent,
+        root=run.root or run.run_id,
+        node=run.node,
+        tags=list(run.tags),
+        job_id=run.job_id,
+        cwd=here,
+        work_dir=run.work_dir,
+        commit=commit_of(run.folder or here),
+        environment=environment,
+        definition=run.definition,
+        cached_from=run.cached_from,
+    )
+
+
+_known_environments: set[tuple[str, str]] = set()
+
+
+def _here() -> str:
+    try:
+        return os.getcwd()  # noqa: PTH109 - text is what is kept
+    except OSError:  # a folder that was deleted meanwhile
+        return ""

@@ -1,0 +1,127 @@
+"""What a run is recorded with besides itself: the git commit around its code, and what is installed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from functools import lru_cache
+from pathlib import Path
+from time import monotonic
+
+from synapse_kernel.stores import Environment
+
+
+# The nodes of a pipeline start within moments of each other: one look serves them all.
+_SAME_MOMENT_SECONDS = 1.0
+
+_commits: dict[str, tuple[float, str | None]] = {}
+
+
+def commit_of(folder: str) -> str | None:
+    """Return the commit that is checked out around a folder, or None outside of a git repository."""
+    known = _commits.get(folder)
+    if known is not None and monotonic() - known[0] < _SAME_MOMENT_SECONDS:
+        return known[1]
+    place = _repository(folder)
+    # A process for each run would cost more than all else that is recorded: the files are read.
+    found = None if place is None else _head(place) or _asked(folder)
+    _commits[folder] = monotonic(), found
+    return found
+
+
+@lru_cache(maxsize=64)
+def _repository(folder: str) -> Path | None:
+    for place in (Path(folder), *Path(folder).parents):
+        found = place / ".git"
+        if found.is_dir():
+            return found
+        if found.is_file():
+            # A worktree or submodule: one line that says where the repository's folder is.
+            named = found.read_text(encoding="utf-8", errors="replace").removeprefix("gitdir:").strip()
+            return place / named
+    return None
+
+
+def _head(repository: Path) -> str | None:
+    """Read HEAD and the branch that it names, where they are plain files."""
+    head = _text(repository / "HEAD")
+    if head is None or not head.startswith("ref:"):
+        return _as_commit(head)
+    branch = head.removeprefix("ref:").strip()
+    common = _text(repository / "commondir")
+    shared = repository / common if common else repository
+    for place in (repository, shared):
+        found = _as_commit(_text(place / branch))
+        if found:
+            return found
+    for line in (_text(shared / "packed-refs") or "").splitlines():
+        commit, _, name = line.partition(" ")
+        if name == branch:
+            return _as_commit(commit)
+    return None
+
+
+def _as_commit(text: str | None) -> str | None:
+    if text and len(text) in {40, 64} and set(text) <= set("0123456789abcdef"):
+        return text
+    return None
+
+
+def _text(file: Path) -> str | None:
+    try:
+        return file.read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return None
+
+
+@lru_cache(maxsize=64)
+def _asked(folder: str) -> str | None:
+    try:
+        said = subprocess.run(
+            ["git", "-C", folder, "rev-parse", "HEAD"],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=10,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return _as_commit(said.stdout.strip())
+
+
+@lru_cache(maxsize=1)
+def environment_id() -> str:
+    """
+    Return an id that changes with the interpreter and with what is installed for it.
+
+    Installing or removing anything touches its folder: that is looked at, not every distribution in it.
+    """
+    parts = [sys.version, sys.executable, _platform()]
+    for entry in sys.path:
+        if os.path.basename(entry) in {"site-packages", "dist-packages"}:  # noqa: PTH119 - on the way of each run
+            try:
+                parts.append(f"{entry} {os.stat(entry).st_mtime_ns}")  # noqa: PTH116
+            except OSError:
+                continue
+    return hashlib.blake2b("\n".join(parts).encode(), digest_size=8).hexdigest()
+
+
+def environment_of(environment: str) -> Environment:
+    """Describe this process's environment under an id; takes tens of milliseconds."""
+    from importlib.metadata import distributions
+
+    packages = {d.name: d.version for d in distributions() if d.name}
+    version = sys.version_info
+    return Environment(
+        id=environment,
+        python=f"{version.major}.{version.minor}.{version.micro}",
+        platform=_platform(),
+        packages=dict(sorted(packages.items(), key=lambda item: item[0].lower())),
+    )
+
+
+def _platform() -> str:
+    system = os.uname()
+    return f"{system.sysname}-{system.release}-{system.machine}"

@@ -1,0 +1,234 @@
+"""
+Starting a pipeline, and going on with one that was interrupted.
+
+A pipeline's run is a run like any other, of the executor `pipeline`; its action is the `Scheduler`.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, cast
+
+from synapse_kernel.actions import action
+from synapse_kernel.contracts import JsonObject, RunPlace
+from synapse_kernel.errors import Problem, ProblemsError, SynapseError, UsageError
+from synapse_kernel.events import FINAL_STATUSES
+from synapse_kernel.opening import work_dir_of
+from synapse_kernel.stores import RunBusyError, RunNotFoundError
+from synapse_plugins.pipelines.changes import changes
+from synapse_plugins.pipelines.definition import dependencies, document_of
+from synapse_plugins.pipelines.nodes import NodeRunner, Plan
+from synapse_plugins.pipelines.scheduler import Scheduler
+from synapse_plugins.pipelines.work_folders import PipelineContext
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from synapse_kernel.context import RuntimeContext
+    from synapse_kernel.contracts import Outcome
+    from synapse_kernel.handles import Run
+    from synapse_kernel.kernel import Kernel
+    from synapse_kernel.stores import ChildResult, RunRecord, RunStore
+
+
+OWN_OPTIONS = frozenset({"resume", "force", "use_cache", "concurrency", "executor", "record", "target"})
+"""What `Launch` takes by name; the rest of a caller's options are those of `Kernel.run`."""
+
+
+class PipelineChangedError(ProblemsError):
+    """A pipeline that is to go on is not the one that was interrupted; `problems` says what differs."""
+
+
+class Launch:
+    """
+    One execution of a pipeline that is about to start: everything that can be wrong has been found.
+
+    With `resume`, the id of an interrupted run, it goes on: nodes that were done are not run again. If the
+    pipeline has changed since, `force` lets it: then what changed is run again, and what follows from it.
+    Without `use_cache` no cached result is taken. `target` is how the pipeline is named in the history.
+    """
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        plan: Plan,
+        params: Mapping[str, object] | None = None,
+        *,
+        resume: str | None = None,
+        force: bool = False,
+        use_cache: bool = True,
+        concurrency: int | None = None,
+        executor: str | None = None,
+        record: bool | None = None,
+        target: str | None = None,
+    ) -> None:
+        self._kernel = kernel
+        self._plan = plan
+        self._use_cache = use_cache
+        self._executor = executor
+        self._limit = concurrency or plan.spec.concurrency or max(4, os.cpu_count() or 1)
+        if self._limit < 1:
+            raise UsageError(f"concurrency must be 1 or more, got {self._limit}")
+        store = kernel.store if record is not False else None
+        self._store = store
+        self._children: dict[str, ChildResult] = {}
+        self._stale: frozenset[str] = frozenset()
+        definition = _definition(kernel, plan) if store is not None else None
+        if resume is not None:
+            if store is None:
+                raise UsageError(
+                    f"Run {resume} cannot go on: there is no history here (see the setting store)"
+                )
+            before = _interrupted(store, resume)
+            params = _params_to_go_on(before, params or {})
+            assert definition is not None
+            self._stale = self._changed(before, definition, params, force=force)
+            self._children = {child.node: child for child in store.children(resume)}
+        self._params = plan.join_params(params or {})
+        self._action = self._made_action()
+        self._settled: dict[str, object] = {
+            "executor": "pipeline",
+            "record": True if store is not None else record,
+            "place": RunPlace(
+                run_id=resume,
+                resume=resume is not None,
+                kind="pipeline",
+                definition=definition,
+                target=target,
+            ),
+        }
+
+    def submit(self, **options: object) -> Run:
+        """Start the pipeline and return its run's handle; `options` are those of `Kernel.submit`."""
+        return self._kernel.submit(self._action, None, self._params, **self._settled, **options)  # type: ignore[arg-type]
+
+    def execute(self, **options: object) -> Outcome:
+        """Run the pipeline to its end and return its outcome; `options` are those of `Kernel.run`."""
+        return self._kernel.run(self._action, None, self._params, **self._settled, **options)  # type: ignore[arg-type]
+
+    def _changed(
+        self, before: RunRecord, definition: JsonObject, params: Mapping[str, object], *, force: bool
+    ) -> frozenset[str]:
+        """Return the nodes whose recorded results do not count any more; raises `PipelineChangedError`."""
+        old = before.definition or {}
+        told = changes(old, definition)
+        for name, value in params.items():
+            was = before.params.get(name)
+            if name not in before.masked and name in before.params and was != value:
+                told.append(f"params: {name!r} was {was!r}, is {value!r}")
+        if not told:
+            return frozenset()
+        if not force:
+            raise PipelineChangedError(
+                f"Run {before.run_id} was of another pipeline than this is now:",
+                [Problem("", text) for text in told],
+                hint="go on all the same, running again what changed, with --force; or start a new run",
+            )
+        return _with_followers(self._plan, _changed_nodes(old, definition, before.params, params))
+
+    def _made_action(self) -> object:
+        spec = self._plan.spec
+
+        def run_pipeline(params: JsonObject, ctx: RuntimeContext) -> object:
+            folder = work_dir_of(self._kernel, ctx.run_id)
+            runner = NodeRunner(
+                self._kernel,
+                self._plan,
+                ctx.run_id,
+                PipelineContext(os.path.dirname(folder), ctx.run_id),  # noqa: PTH120 - text as it is
+                children=self._children,
+                stale=self._stale,
+                use_cache=self._use_cache,
+                executor=self._executor,
+                store=self._store,
+            )
+            scheduler = Scheduler(runner, ctx, params, self._limit)
+            try:
+                return scheduler.run()
+            finally:
+                for text in scheduler.tolerated:
+                    ctx.log_message(f"{text}; the pipeline goes on without it", "warning")
+
+        return action(name=spec.name, description=spec.description or f"The pipeline {spec.name}.")(
+            run_pipeline
+        )
+
+
+def _definition(kernel: Kernel, plan: Plan) -> JsonObject:
+    """Return the pipeline as the history keeps it: with a fingerprint of each node's code."""
+    from synapse_plugins.pipelines.fingerprints import code_fingerprint
+
+    runner = NodeRunner(
+        kernel, plan, "", PipelineContext(".", "definition"), children={}, stale=frozenset(),
+        use_cache=False, executor=None, store=None,
+    )  # fmt: skip
+    document = document_of(plan.spec)
+    nodes = cast("list[JsonObject]", document.get("nodes", []))
+    fingerprints: dict[object, str | None] = {}
+    for node, written in zip(plan.spec.nodes, nodes, strict=True):
+        if node.action not in fingerprints:
+            try:
+                fingerprints[node.action] = code_fingerprint(*runner.action_of(node))
+            except SynapseError:
+                # The node may never be reached; if it is, this is said then.
+                fingerprints[node.action] = None
+        if fingerprints[node.action] is not None:
+            written["code"] = fingerprints[node.action]
+    return document
+
+
+def _interrupted(store: RunStore, run_id: str) -> RunRecord:
+    """Return the record of a run that can go on; raises a `SynapseError` that says why it cannot."""
+    store.reap()
+    record = store.get(run_id)
+    if record is None:
+        raise RunNotFoundError(run_id, url=store.url)
+    if record.kind != "pipeline":
+        raise UsageError(
+            f"Run {run_id} is of the action {record.action!r}, not of a pipeline\n"
+            f"  go on with it by: synapse-kernel runs retry {run_id}"
+        )
+    if record.status == "succeeded":
+        raise UsageError(
+            f"Run {run_id} has succeeded: there is nothing left to do\n"
+            f"  see its result with: synapse-kernel runs show {run_id}"
+        )
+    if record.status not in FINAL_STATUSES and record.owner is not None:
+        raise RunBusyError(run_id, record.owner)
+    return record
+
+
+def _params_to_go_on(before: RunRecord, given: Mapping[str, object]) -> dict[str, object]:
+    missing = [name for name in before.masked if name.partition(".")[0] not in given]
+    if missing:
+        raise ProblemsError(
+            f"Run {before.run_id} had secret params, which the history does not keep; give them again:",
+            [Problem(name, f"-p {name.partition('.')[0]}=VALUE") for name in missing],
+        )
+    return {**before.params, **given}
+
+
+def _changed_nodes(
+    old: JsonObject, new: JsonObject, old_params: Mapping[str, object], params: Mapping[str, object]
+) -> set[str]:
+    """Return the nodes that are not what they were, or that refer to a param that is not."""
+    before = {str(node["name"]): node for node in cast("list[JsonObject]", old.get("nodes", []))}
+    after = {str(node["name"]): node for node in cast("list[JsonObject]", new.get("nodes", []))}
+    found = {name for name, node in after.items() if before.get(name) != node}
+    different = {name for name, value in params.items() if old_params.get(name) != value}
+    for name, node in after.items():
+        text = repr(node)
+        if any(f"params.{param}" in text for param in different):
+            found.add(name)
+    return found
+
+
+def _with_followers(plan: Plan, changed: set[str]) -> frozenset[str]:
+    """Add the nodes that need a changed one, directly or not."""
+    needs, found = dependencies(plan.spec), set(changed)
+    grown = True
+    while grown:
+        more = {name for name, needed in needs.items() if name not in found and found.intersection(needed)}
+        grown = bool(more)
+        found |= more
+    return frozenset(found)

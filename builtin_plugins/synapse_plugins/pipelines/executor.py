@@ -1,0 +1,73 @@
+"""
+The executor `pipeline`: where a pipeline's own run is, while its nodes run where each says.
+
+It differs from `local` in how it ends: to stop a pipeline is to stop its nodes, by force if need be, and to
+wait until each has its final state; the pipeline itself is never struck.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from synapse_kernel.emitter import CancelToken
+from synapse_kernel.worker import execute
+from synapse_plugins.pipelines.scheduler import PipelineFailed
+
+if TYPE_CHECKING:
+    from synapse_kernel.contracts import Outcome, Send, Task
+    from synapse_kernel.kernel import Kernel
+
+
+class PipelineExecutor:
+    """Runs each pipeline in a thread of its own."""
+
+    in_process = True
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
+
+    def submit(self, task: Task, send: Send) -> PipelineJob:
+        """Start the pipeline."""
+        return PipelineJob(self._kernel, task, send)
+
+    def shutdown(self) -> None:
+        """Do nothing: each pipeline ends with its nodes."""
+
+
+class PipelineJob:
+    """A pipeline under way."""
+
+    def __init__(self, kernel: Kernel, task: Task, send: Send) -> None:
+        self._kernel = kernel
+        self._run_id = task.run_id
+        self._token = CancelToken()
+        self._ended = threading.Event()
+        self._outcome: Outcome | None = None
+        threading.Thread(
+            target=self._work, args=(task, send), name=f"synapse-pipeline-{task.run_id}", daemon=True
+        ).start()
+
+    def wait(self, timeout: float | None = None) -> Outcome | None:
+        """Wait for the outcome; None after `timeout` seconds."""
+        self._ended.wait(timeout)
+        return self._outcome
+
+    def cancel(self, grace: float) -> None:
+        """Tell the nodes that run to stop, by force after `grace` seconds; start no more."""
+        self._token.set()
+        self._kernel.cancel_parts(self._run_id, grace=grace)
+
+    def _work(self, task: Task, send: Send) -> None:
+        try:
+            outcome = execute(task, send, self._token, kernel=lambda: self._kernel, pulse=self._kernel.pulse)
+            if isinstance(outcome.exception, PipelineFailed):
+                # What went wrong is in a node: its error is told, not where the pipeline noticed.
+                replaced = msgspec.structs.replace(outcome, error=outcome.exception.info)
+                replaced.__dict__.update(outcome.__dict__)
+                outcome = replaced
+            self._outcome = outcome
+        finally:
+            self._ended.set()
