@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from synapse_kernel.events import (
     Artifact,
     Event,
@@ -13,6 +15,9 @@ from synapse_kernel.events import (
     encode_data as _encode,
 )
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 
 def level_mark(event: Event) -> str:
     """Return what stands before a line that is more than a notice: ``warning: `` or ``error: ``."""
@@ -21,10 +26,36 @@ def level_mark(event: Event) -> str:
     return f"{event.level}: " if event.level in {"warning", "error"} else ""
 
 
-def line_of(event: Event) -> str:
-    """Return what a person reads of an event; the step stands before it in brackets."""
-    step = f"[{event.step}] " if event.step else ""
-    return step + _body(event)
+class Places:
+    """
+    Where the events of a run and of those that are part of it were said, as people name it.
+
+    Every event is to be shown to `observe`, in order: a pipeline says as a node starts which run it is.
+    """
+
+    def __init__(self) -> None:
+        self._nodes: dict[str, str] = {}
+
+    def observe(self, event: Event) -> None:
+        """Learn the node of a run from what its pipeline says."""
+        if isinstance(event, Log) and event.event in NODE_EVENTS:
+            data = event.data
+            if isinstance(run_id := data.get("run"), str):
+                self._nodes[run_id] = str(data.get("node"))
+
+    def of(self, event: Event) -> str:
+        """Return the node and the step, as ``train/epoch 3``; '' for an event of the run itself."""
+        return "/".join(part for part in (self._nodes.get(event.run_id), event.step) if part)
+
+
+NODE_EVENTS = frozenset({"node_start", "node_end", "node_restored"})
+"""What a pipeline logs of its nodes; each names the node and, if there is one, its run."""
+
+
+def line_of(event: Event, place: str | None = None) -> str:
+    """Return what a person reads of an event, its place (by default the step) before it in brackets."""
+    place = event.step if place is None else place
+    return f"[{place}] {_body(event)}" if place else _body(event)
 
 
 def _body(event: Event) -> str:
@@ -47,6 +78,9 @@ def _body(event: Event) -> str:
 def log_text(event: Log) -> str:
     """Return a log event as text: printed lines and log messages as they are, else its name and data."""
     data = event.data
+    phrase = _PHRASES.get(event.event)
+    if phrase is not None and "node" in data:
+        return phrase(data)
     if event.event == "output" and set(data) == {"stream", "text"}:
         return str(data["text"])
     if event.event in {"log", "dev_event"} and "message" in data:
@@ -54,6 +88,22 @@ def log_text(event: Log) -> str:
         return f"{data['message']}{f'{chr(10)}{trace}' if trace else ''}"
     pairs = " ".join(f"{k}={_value(v)}" for k, v in data.items())
     return f"{event.event} {pairs}".rstrip()
+
+
+def _ended(data: dict[str, object]) -> str:
+    taken = data.get("seconds")
+    cached = f", with the result of run {data['cached_from']}" if data.get("cached_from") else ""
+    why = f": {data['error']}" if data.get("error") else ""
+    after = f" in {duration_text(taken)}" if isinstance(taken, (int, float)) and not cached else ""
+    return f"{data['node']} {str(data.get('state')).replace('_', ' ')}{after}{cached}{why}"
+
+
+_PHRASES: dict[str, Callable[[dict[str, object]], str]] = {
+    "node_start": lambda data: f"{data['node']} started",
+    "node_end": _ended,
+    "node_skipped": lambda data: f"{data['node']} skipped: {data.get('reason')}",
+    "node_restored": lambda data: f"{data['node']} was done before (run {data.get('run')})",
+}
 
 
 def progress_text(event: Progress) -> str:

@@ -8,8 +8,6 @@ namespace that its number belongs to. No clock is read, so none can mislead.
 from __future__ import annotations
 
 import os
-import socket
-import subprocess
 from functools import cache
 from pathlib import Path
 
@@ -36,7 +34,7 @@ def this_process(token: str = "") -> Owner:
     pid = os.getpid()
     return Owner(
         token=token or os.urandom(8).hex(),
-        host=socket.gethostname(),
+        host=os.uname().nodename,
         pid=pid,
         started=_started(pid) or "",
         boot=_boot(),
@@ -90,6 +88,9 @@ def _started(pid: int) -> str | None:
 
 
 def _asked(*command: str) -> str:
+    # Where /proc answers, nobody asks: not imported then.
+    import subprocess
+
     try:
         return subprocess.run(command, capture_output=True, text=True, check=False, timeout=10).stdout.strip()
     except OSError:

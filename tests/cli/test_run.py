@@ -207,7 +207,7 @@ def test_mistakes_on_the_command_line_are_told_in_a_sentence(cli: Cli, greeter: 
     ) == _error(cli("run", greeter, "greet", "--env", "NOPE"))
     assert (
         2,
-        "Executor 'proces' is not registered; did you mean 'process'?\n  registered: local, process",
+        "Executor 'proces' is not registered; did you mean 'process'?\n  registered: local, pipeline, process",
     ) == _error(cli("run", greeter, "greet", "--executor", "proces"))
     assert (
         2,

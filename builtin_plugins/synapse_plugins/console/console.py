@@ -12,8 +12,8 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from synapse_kernel.errors import UsageError
+from synapse_kernel.event_text import Places, duration_text, level_mark, line_of
 from synapse_kernel.events import LEVELS, Log, Progress, State
-from synapse_plugins.console.lines import duration_text, line_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,9 +43,11 @@ def open_console(run: RunInfo, argument: str | None) -> Sink:
 
 
 def is_shown(event: Event, verbosity: str) -> bool:
-    """Tell whether an event is for the eyes at this verbosity; states have their own rule."""
+    """Tell whether an event is for the eyes at this verbosity; states and nodes have their own rule."""
     if isinstance(event, State):
         return verbosity == "verbose" or event.state == "retrying"
+    if isinstance(event, Log) and event.event == "pipeline_start":
+        return verbosity == "verbose"
     return LEVELS.index(event.level) >= LEVELS.index(_LEAST_LEVEL[verbosity])
 
 
@@ -57,13 +59,6 @@ def closing_line(run: RunInfo, outcome: Outcome) -> str:
     return f"{mark} {run.action} {state} in {duration_text(outcome.seconds)}{attempts} (run {run.run_id})"
 
 
-def prefix(event: Event) -> str:
-    """Return what marks a line that is more than a notice."""
-    if isinstance(event, Log) and event.event == "output":
-        return ""
-    return f"{event.level}: " if event.level in {"warning", "error"} else ""
-
-
 class PlainConsole:
     """Plain lines for logs of CI, pipes and files."""
 
@@ -71,29 +66,32 @@ class PlainConsole:
         self._run = run
         self._verbosity = verbosity
         self._stream = stream
-        self._progress_at: dict[tuple[str | None, str | None], float] = {}
-        self._waiting: dict[tuple[str | None, str | None], Progress] = {}
+        self._places = Places()
+        self._progress_at: dict[tuple[str, str | None], float] = {}
+        self._waiting: dict[tuple[str, str | None], Progress] = {}
 
     def accept(self, events: Sequence[Event]) -> None:
         """Write the lines of a batch."""
         lines: list[str] = []
         for event in events:
+            self._places.observe(event)
             if not is_shown(event, self._verbosity):
                 continue
-            if isinstance(event, Progress) and not self._is_due(event):
+            place = self._places.of(event)
+            if isinstance(event, Progress) and not self._is_due(event, place):
                 continue
-            lines.append(prefix(event) + line_of(event))
+            lines.append(level_mark(event) + line_of(event, place))
         self._write(lines)
 
     def close(self, outcome: Outcome) -> None:
         """Write the last progress of each category and how the run ended."""
-        lines = [line_of(event) for event in self._waiting.values()]
+        lines = [line_of(event, place) for (place, _), event in self._waiting.items()]
         if self._verbosity != "quiet":
             lines.append(closing_line(self._run, outcome))
         self._write(lines)
 
-    def _is_due(self, event: Progress) -> bool:
-        now, key = monotonic(), (event.step, event.category)
+    def _is_due(self, event: Progress, place: str) -> bool:
+        now, key = monotonic(), (place, event.category)
         last = self._progress_at.get(key)
         complete = event.total is not None and event.current >= event.total
         if last is None or complete or now - last >= PLAIN_PROGRESS_SECONDS:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -11,9 +11,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 from rich.text import Text
 
-from synapse_kernel.events import Message, Metrics, Progress as ProgressEvent, State
-from synapse_plugins.console.console import closing_line, is_shown, prefix
-from synapse_plugins.console.lines import duration_text, line_of
+from synapse_kernel.event_text import NODE_EVENTS, Places, duration_text, level_mark, line_of
+from synapse_kernel.events import Log, Message, Metrics, Progress as ProgressEvent, State
+from synapse_plugins.console.console import closing_line, is_shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,8 +44,9 @@ class LiveConsole:
             TextColumn("{task.fields[eta]}"),
             console=self._console,
         )
-        self._tasks: dict[tuple[str | None, str | None], TaskID] = {}
-        self._metrics: dict[str | None, dict[str, float]] = {}
+        self._places = Places()
+        self._tasks: dict[_Key, TaskID] = {}
+        self._metrics: dict[_Key, dict[str, float]] = {}
         # What the action prints goes above the display instead of through it; stdout stays the result's.
         self._live = Live(
             self._render(),
@@ -59,17 +60,23 @@ class LiveConsole:
     def accept(self, events: Sequence[Event]) -> None:
         """Draw a batch."""
         for event in events:
+            self._places.observe(event)
+            place = self._places.of(event)
             if isinstance(event, ProgressEvent):
-                self._move(event)
+                self._move(event, place)
                 continue
-            if isinstance(event, State):
+            if isinstance(event, State) and event.run_id == self._run.run_id:
                 self._state = event.state
             if isinstance(event, Metrics):
-                self._metrics.setdefault(event.category, {}).update(event.values)
+                self._metrics.setdefault(_key(event, place), {}).update(event.values)
                 if self._verbosity != "verbose":
                     continue
+            if isinstance(event, Log) and event.event in NODE_EVENTS:
+                self._follow(event)
+                if event.event == "node_start" and self._verbosity != "verbose":
+                    continue
             if is_shown(event, self._verbosity):
-                self._live.console.print(Text(prefix(event) + line_of(event), style=_style(event)))
+                self._live.console.print(Text(level_mark(event) + line_of(event, place), style=_style(event)))
         self._live.update(self._render())
 
     def close(self, outcome: Outcome) -> None:
@@ -82,10 +89,22 @@ class LiveConsole:
         style = "green" if outcome.ok else "yellow" if outcome.status == "cancelled" else "red"
         self._console.print(Text(closing_line(self._run, outcome), style=style))
 
-    def _move(self, event: ProgressEvent) -> None:
-        key = (event.step, event.category)
+    def _follow(self, event: Log) -> None:
+        """Show a node that starts, and take what one showed off the display when it is over."""
+        run_id = str(event.data.get("run"))
+        if event.event == "node_start":
+            node = str(event.data.get("node"))
+            self._tasks[_Key(run_id, node, None)] = self._bars.add_task(node, total=None, eta="")
+            return
+        for key in [key for key in self._tasks if key.run_id == run_id]:
+            self._bars.remove_task(self._tasks.pop(key))
+        for key in [key for key in self._metrics if key.run_id == run_id]:
+            del self._metrics[key]
+
+    def _move(self, event: ProgressEvent, place: str) -> None:
+        key = _key(event, place)
         if key not in self._tasks:
-            label = " · ".join(part for part in key if part) or self._run.action
+            label = " · ".join(part for part in (place, event.category) if part) or self._run.action
             self._tasks[key] = self._bars.add_task(label, total=event.total, eta="")
         eta = f"{duration_text(event.eta)} left" if event.eta else ""
         self._bars.update(self._tasks[key], completed=event.current, total=event.total, eta=eta)
@@ -102,15 +121,33 @@ class LiveConsole:
 
     def _metrics_table(self) -> Table:
         table = Table(box=None, show_header=False, pad_edge=False)
-        for category, values in self._metrics.items():
+        for key, values in self._metrics.items():
             cells = [
                 part for name, value in values.items() for part in (f"{name} ", (f"{value:.6g}  ", "bold"))
             ]
-            table.add_row(Text(category or "metrics", style="dim"), Text.assemble(*cells))
+            label = " · ".join(part for part in (key.place, key.category) if part)
+            table.add_row(Text(label or "metrics", style="dim"), Text.assemble(*cells))
         return table
 
 
+class _Key(NamedTuple):
+    """What one bar, or one row of metrics, stands for."""
+
+    run_id: str
+    place: str
+    category: str | None
+
+
+def _key(event: ProgressEvent | Metrics, place: str) -> _Key:
+    return _Key(event.run_id, place, event.category)
+
+
+_STATES = {"succeeded": "green", "failed": "red", "timed_out": "red", "cancelled": "yellow"}
+
+
 def _style(event: Event) -> str:
+    if isinstance(event, Log) and event.event == "node_end":
+        return _STATES.get(str(event.data.get("state")), "")
     if isinstance(event, Message):
         return _CONTEXTS.get(event.context, "")
     return _STYLES.get(event.level, "")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from synapse_plugins.console.lines import line_of
+from synapse_kernel.event_text import line_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

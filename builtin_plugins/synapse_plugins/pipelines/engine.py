@@ -17,6 +17,7 @@ from synapse_kernel.opening import work_dir_of
 from synapse_kernel.stores import RunBusyError, RunNotFoundError
 from synapse_plugins.pipelines.changes import changes
 from synapse_plugins.pipelines.definition import dependencies, document_of
+from synapse_plugins.pipelines.executor import PIPELINE_MARK
 from synapse_plugins.pipelines.nodes import NodeRunner, Plan
 from synapse_plugins.pipelines.scheduler import Scheduler
 from synapse_plugins.pipelines.work_folders import PipelineContext
@@ -111,7 +112,7 @@ class Launch:
     ) -> frozenset[str]:
         """Return the nodes whose recorded results do not count any more; raises `PipelineChangedError`."""
         old = before.definition or {}
-        told = changes(old, definition)
+        told = [] if old == definition else changes(old, definition)
         for name, value in params.items():
             was = before.params.get(name)
             if name not in before.masked and name in before.params and was != value:
@@ -149,9 +150,9 @@ class Launch:
                 for text in scheduler.tolerated:
                     ctx.log_message(f"{text}; the pipeline goes on without it", "warning")
 
-        return action(name=spec.name, description=spec.description or f"The pipeline {spec.name}.")(
-            run_pipeline
-        )
+        setattr(run_pipeline, PIPELINE_MARK, True)
+        description = spec.description or f"The pipeline {spec.name}."
+        return action(name=spec.name, description=description)(run_pipeline)
 
 
 def _definition(kernel: Kernel, plan: Plan) -> JsonObject:

@@ -13,12 +13,17 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from synapse_kernel.emitter import CancelToken
+from synapse_kernel.errors import UsageError
 from synapse_kernel.worker import execute
 from synapse_plugins.pipelines.scheduler import PipelineFailed
 
 if TYPE_CHECKING:
     from synapse_kernel.contracts import Outcome, Send, Task
     from synapse_kernel.kernel import Kernel
+
+
+PIPELINE_MARK = "__synapse_pipeline__"
+"""The attribute that tells a pipeline's function from an action."""
 
 
 class PipelineExecutor:
@@ -30,7 +35,12 @@ class PipelineExecutor:
         self._kernel = kernel
 
     def submit(self, task: Task, send: Send) -> PipelineJob:
-        """Start the pipeline."""
+        """Start the pipeline; raises `UsageError` for a task that is none."""
+        if task.code is None or not hasattr(task.code.obj, PIPELINE_MARK):
+            raise UsageError(
+                f"The executor 'pipeline' runs pipelines, and {task.action!r} is an action\n"
+                "  run it with the executor 'local' or 'process'"
+            )
         return PipelineJob(self._kernel, task, send)
 
     def shutdown(self) -> None:

@@ -277,7 +277,7 @@ class Scheduler:
     def _result(self) -> object:
         if self._spec.output is not None:
             return resolve(self._spec.output, self._scope)
-        return {name: self._scope[name] for name in last_nodes(self._spec) if name in self._scope}
+        return {name: self._scope[name] for name in last_nodes(self._needs) if name in self._scope}
 
     def _told(self) -> ErrorInfo:
         first = self._failures[0]

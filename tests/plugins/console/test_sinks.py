@@ -15,18 +15,13 @@ import pytest
 from synapse_kernel import Kernel, RunInfo, UsageError, action
 from synapse_kernel.contracts import Outcome
 from synapse_kernel.events import (
-    Artifact,
     Event,
     Log,
-    Message,
-    Metrics,
     Progress,
     State,
     encode_data,
-    encode_metrics as _metrics,
 )
 from synapse_plugins.console.console import PlainConsole, open_console
-from synapse_plugins.console.lines import duration_text, line_of, size_text
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -46,40 +41,6 @@ def log(event: str, data: dict[str, object], level: str = "info", step: str | No
     import msgspec
 
     return Log("r1", 1, 0.0, "train", step, event, level, msgspec.Raw(encode_data(data)))  # type: ignore[arg-type]
-
-
-def metrics(values: dict[str, float], category: str | None = None) -> Metrics:
-    """Make a metrics event."""
-    import msgspec
-
-    return Metrics("r1", 1, 0.0, "train", None, category, msgspec.Raw(_metrics(values)))
-
-
-@pytest.mark.parametrize(
-    ("event", "expected"),
-    [
-        (State("r1", 1, 0.0, "train", None, "running", 2), "running (attempt 2)"),
-        (State("r1", 1, 0.0, "train", None, "timed_out", 1, "too long"), "timed out: too long"),
-        (Progress("r1", 1, 0.0, "train", None, None, 3), "progress 3"),
-        (Progress("r1", 1, 0.0, "train", "fit", "x", 40, 100, 12.0), "[fit] x 40/100 (40 %), 12 s left"),
-        (metrics({"loss": 0.123456789, "map50": 0.9}), "loss=0.123457 map50=0.9"),
-        (metrics({"loss": float("nan")}, "val"), "val: loss=nan"),
-        (Message("r1", 1, 0.0, "train", None, "half done"), "half done"),
-        (Artifact("r1", 1, 0.0, "train", None, "best", "/w/b.pt", 2048), "artifact best: /w/b.pt (2.0 KiB)"),
-        (log("read", {"file": "a.json", "n": 3, "note": "a b"}), 'read file=a.json n=3 note="a b"'),
-        (log("log", {"message": "said through logging", "logger": "x"}), "said through logging"),
-        (log("output", {"stream": "stdout", "text": "printed"}), "printed"),
-    ],
-)  # fmt: skip
-def test_an_event_reads_as_one_line(event: Event, expected: str) -> None:
-    assert expected == line_of(event)
-
-
-def test_sizes_and_durations_in_units_that_people_read() -> None:
-    assert ["0 B", "1023 B", "1.0 KiB", "3.5 MiB", "2.0 TiB"] == [
-        size_text(n) for n in (0, 1023, 1024, 3.5 * 2**20, 2 * 2**40)
-    ]
-    assert ["0.3 s", "12 s", "3 min 5 s", "2 h 10 min"] == [duration_text(n) for n in (0.3, 12, 185, 7800)]
 
 
 def test_plain_console_shows_by_verbosity_and_says_how_the_run_ended() -> None:
