@@ -7,6 +7,7 @@ A pipeline's run is a run like any other, of the executor `pipeline`; its action
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, cast
 
 from synapse_kernel.actions import action
@@ -14,16 +15,18 @@ from synapse_kernel.contracts import JsonObject, RunPlace
 from synapse_kernel.errors import Problem, ProblemsError, SynapseError, UsageError
 from synapse_kernel.events import FINAL_STATUSES
 from synapse_kernel.opening import work_dir_of
+from synapse_kernel.redaction import redact
+from synapse_kernel.serialization import to_jsonable
 from synapse_kernel.stores import RunBusyError, RunNotFoundError
-from synapse_plugins.pipelines.changes import changes
-from synapse_plugins.pipelines.definition import dependencies, document_of
+from synapse_plugins.pipelines.changes import changed_nodes, changes
+from synapse_plugins.pipelines.definition import dependencies, document_of, references_of
 from synapse_plugins.pipelines.executor import PIPELINE_MARK
 from synapse_plugins.pipelines.nodes import NodeRunner, Plan
 from synapse_plugins.pipelines.scheduler import Scheduler
 from synapse_plugins.pipelines.work_folders import PipelineContext
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection
 
     from synapse_kernel.context import RuntimeContext
     from synapse_kernel.contracts import Outcome
@@ -75,6 +78,7 @@ class Launch:
         self._children: dict[str, ChildResult] = {}
         self._stale: frozenset[str] = frozenset()
         definition = _definition(kernel, plan) if store is not None else None
+        before = None
         if resume is not None:
             if store is None:
                 raise UsageError(
@@ -82,10 +86,10 @@ class Launch:
                 )
             before = _interrupted(store, resume)
             params = _params_to_go_on(before, params or {})
-            assert definition is not None
-            self._stale = self._changed(before, definition, params, force=force)
-            self._children = {child.node: child for child in store.children(resume)}
         self._params = plan.join_params(params or {})
+        if before is not None and store is not None and definition is not None:
+            self._stale = self._changed(before, definition, force=force)
+            self._children = {child.node: child for child in store.children(before.run_id)}
         self._action = self._made_action()
         self._settled: dict[str, object] = {
             "executor": "pipeline",
@@ -107,16 +111,14 @@ class Launch:
         """Run the pipeline to its end and return its outcome; `options` are those of `Kernel.run`."""
         return self._kernel.run(self._action, None, self._params, **self._settled, **options)  # type: ignore[arg-type]
 
-    def _changed(
-        self, before: RunRecord, definition: JsonObject, params: Mapping[str, object], *, force: bool
-    ) -> frozenset[str]:
+    def _changed(self, before: RunRecord, definition: JsonObject, *, force: bool) -> frozenset[str]:
         """Return the nodes whose recorded results do not count any more; raises `PipelineChangedError`."""
         old = before.definition or {}
-        told = [] if old == definition else changes(old, definition)
-        for name, value in params.items():
-            was = before.params.get(name)
-            if name not in before.masked and name in before.params and was != value:
-                told.append(f"params: {name!r} was {was!r}, is {value!r}")
+        told = changes(old, definition)
+        different = _different_params(before, self._params)
+        told += [
+            f"params: {name!r} was {before.params[name]!r}, is {self._params[name]!r}" for name in different
+        ]
         if not told:
             return frozenset()
         if not force:
@@ -125,7 +127,8 @@ class Launch:
                 [Problem("", text) for text in told],
                 hint="go on all the same, running again what changed, with --force; or start a new run",
             )
-        return _with_followers(self._plan, _changed_nodes(old, definition, before.params, params))
+        changed = changed_nodes(old, definition) | _nodes_with(different, self._plan)
+        return _with_followers(self._plan, changed)
 
     def _made_action(self) -> object:
         spec = self._plan.spec
@@ -163,7 +166,8 @@ def _definition(kernel: Kernel, plan: Plan) -> JsonObject:
         kernel, plan, "", PipelineContext(".", "definition"), children={}, stale=frozenset(),
         use_cache=False, executor=None, store=None,
     )  # fmt: skip
-    document = document_of(plan.spec)
+    # Secrets that stand in `with` are as little for the history as those of a run.
+    document = cast("JsonObject", redact(document_of(plan.spec)))
     nodes = cast("list[JsonObject]", document.get("nodes", []))
     fingerprints: dict[object, str | None] = {}
     for node, written in zip(plan.spec.nodes, nodes, strict=True):
@@ -206,22 +210,30 @@ def _params_to_go_on(before: RunRecord, given: Mapping[str, object]) -> dict[str
             f"Run {before.run_id} had secret params, which the history does not keep; give them again:",
             [Problem(name, f"-p {name.partition('.')[0]}=VALUE") for name in missing],
         )
-    return {**before.params, **given}
+    # What was a default then is one now, should the pipeline's have changed.
+    defaults = (before.definition or {}).get("params")
+    were = defaults if isinstance(defaults, Mapping) else {}
+    kept = {name: value for name, value in before.params.items() if were.get(name) != value}
+    return {**kept, **given}
 
 
-def _changed_nodes(
-    old: JsonObject, new: JsonObject, old_params: Mapping[str, object], params: Mapping[str, object]
-) -> set[str]:
-    """Return the nodes that are not what they were, or that refer to a param that is not."""
-    before = {str(node["name"]): node for node in cast("list[JsonObject]", old.get("nodes", []))}
-    after = {str(node["name"]): node for node in cast("list[JsonObject]", new.get("nodes", []))}
-    found = {name for name, node in after.items() if before.get(name) != node}
-    different = {name for name, value in params.items() if old_params.get(name) != value}
-    for name, node in after.items():
-        text = repr(node)
-        if any(f"params.{param}" in text for param in different):
-            found.add(name)
-    return found
+def _different_params(before: RunRecord, params: Mapping[str, object]) -> list[str]:
+    """Return the params whose value is not the recorded one; of a secret it cannot be told."""
+    secret = {place.partition(".")[0] for place in before.masked}
+    recorded = before.params
+    plain = cast("Mapping[str, object]", to_jsonable(params))
+    return [n for n, value in plain.items() if n in recorded and n not in secret and recorded[n] != value]
+
+
+def _nodes_with(params: Collection[str], plan: Plan) -> set[str]:
+    """Return the nodes that refer to any of these params."""
+    return {
+        node.name
+        for node in plan.spec.nodes
+        for reference in references_of(node)
+        if reference.root == "params"
+        and (not reference.path or str(getattr(reference.path[0], "name", "")) in params)
+    }
 
 
 def _with_followers(plan: Plan, changed: set[str]) -> frozenset[str]:

@@ -52,7 +52,6 @@ class PipelineJob:
 
     def __init__(self, kernel: Kernel, task: Task, send: Send) -> None:
         self._kernel = kernel
-        self._run_id = task.run_id
         self._token = CancelToken()
         self._ended = threading.Event()
         self._outcome: Outcome | None = None
@@ -65,10 +64,9 @@ class PipelineJob:
         self._ended.wait(timeout)
         return self._outcome
 
-    def cancel(self, grace: float) -> None:
-        """Tell the nodes that run to stop, by force after `grace` seconds; start no more."""
+    def cancel(self, grace: float) -> None:  # noqa: ARG002 - the nodes are told by the kernel
+        """Start no more nodes; who cancels a run cancels those that are part of it too."""
         self._token.set()
-        self._kernel.cancel_parts(self._run_id, grace=grace)
 
     def _work(self, task: Task, send: Send) -> None:
         try:

@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 
 from synapse_kernel.contracts import ErrorInfo, KnownResult, RunPlace
-from synapse_kernel.errors import RunCancelled, SynapseError
+from synapse_kernel.errors import ParamsError, RunCancelled, SynapseError, UsageError
 from synapse_kernel.models import check_type
 from synapse_kernel.opening import open_sinks
 from synapse_kernel.params import Layer
 from synapse_kernel.preparation import Prepared, RunOptions, prepare, resolve_action
 from synapse_kernel.runs import Control, conduct
+from synapse_kernel.serialization import params_to_plain
 from synapse_kernel.stores import kept_result
 from synapse_kernel.worker import describe_error
 from synapse_plugins.pipelines.definition import action_label, references_of
@@ -183,7 +184,18 @@ class NodeRunner:
             retries=node.retries,
             place=place,
         )
-        return prepare(self._kernel, target, action, [Layer(params, f"node {job.key!r}")], options)
+        origin = f"node {job.key!r}"
+        try:
+            return prepare(self._kernel, target, action, [Layer(params, origin)], options)
+        except ParamsError:
+            # A model that one action gave is none of another's, however like it is: as JSON it may be.
+            try:
+                plain = params_to_plain(params)
+            except UsageError:
+                plain = None
+            if plain is None or plain == params:
+                raise
+            return prepare(self._kernel, target, action, [Layer(plain, origin)], options)
 
     def _lost(self, job: Job, outcome: Outcome) -> Done:
         """End the pipeline where a node's outcome could not be recorded: nothing may build on it."""
