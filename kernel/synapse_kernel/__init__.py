@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         Outcome as Outcome,
         Resources as Resources,
         RunInfo as RunInfo,
+        RunPlace as RunPlace,
         RunRequest as RunRequest,
         Sink as Sink,
         Task as Task,
@@ -63,6 +64,7 @@ if TYPE_CHECKING:
     from synapse_kernel.handles import Run as Run
     from synapse_kernel.hookspecs import hookimpl as hookimpl, hookspec as hookspec
     from synapse_kernel.kernel import Kernel as Kernel, run_plugin as run_plugin
+    from synapse_kernel.owners import Owner as Owner
     from synapse_kernel.preparation import Plan as Plan
     from synapse_kernel.results import (
         ExportResult as ExportResult,
@@ -98,6 +100,15 @@ if TYPE_CHECKING:
         ValidationStep as ValidationStep,
         step as step,
     )
+    from synapse_kernel.stores import (
+        CheckpointStore as CheckpointStore,
+        RunBusyError as RunBusyError,
+        RunNotFoundError as RunNotFoundError,
+        RunQuery as RunQuery,
+        RunRecord as RunRecord,
+        RunStore as RunStore,
+        StoreError as StoreError,
+    )
     from synapse_kernel.types import (
         COCODataset as COCODataset,
         Dataset as Dataset,
@@ -122,7 +133,7 @@ _HOMES = {
     "config": "ActionConfig PluginConfig",
     "context": "RuntimeContext",
     "contracts": "ActionPlugin ActionRef ActionSpec ErrorInfo Executor InlineExecutor Job Outcome Resources "
-    "RunInfo RunRequest Sink Task",
+    "RunInfo RunPlace RunRequest Sink Task",
     "emitter": "CancelToken",
     "environment": "PluginEnvironment",
     "errors": "ActionNotFoundError ConfigError ConflictError EntrypointError EnvError HookError "
@@ -139,6 +150,8 @@ _HOMES = {
     "SinkSpec StorageSpec StoreSpec TemplateSpec",
     "steps": "BaseStep BaseStepContext LoggingStep Orchestrator StepFailed StepRegistry StepResult "
     "TimingStep ValidationStep step",
+    "owners": "Owner",
+    "stores": "CheckpointStore RunBusyError RunNotFoundError RunQuery RunRecord RunStore StoreError",
     "types": "COCODataset DMDataset DMv1Dataset DMv2Dataset DataType Dataset InferenceResults Model "
     "ModelWeights ONNXModel PascalVOCDataset Result TensorRTModel TestResults YOLODataset is_compatible",
 }

@@ -122,8 +122,9 @@ def synapse_register_stores() -> Sequence[StoreSpec] | None:
     Contribute run stores: history, outcomes and checkpoints behind one contract.
 
     When: on the first look-up of a store, once.
-    Process: the kernel's.
-    Result: descriptors with the URL schemes they answer to.
+    Process: the kernel's, and a worker's when its action keeps checkpoints.
+    Result: descriptors with the URL schemes they answer to; the target is called as ``target(url)`` and
+    gives a `RunStore`.
     Errors: this plugin's stores are left out, with a warning that names it.
     """
 
