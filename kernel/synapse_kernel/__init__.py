@@ -91,6 +91,7 @@ if TYPE_CHECKING:
     from synapse_kernel.steps import (
         BaseStep as BaseStep,
         BaseStepContext as BaseStepContext,
+        CheckpointError as CheckpointError,
         LoggingStep as LoggingStep,
         Orchestrator as Orchestrator,
         StepFailed as StepFailed,
@@ -148,7 +149,7 @@ _HOMES = {
     "settings": "Settings load_settings",
     "specs": "ActionsSpec CommandSpec ExecutorSpec FormatSpec IntegrationSpec SchemaSpec ServiceSpec "
     "SinkSpec StorageSpec StoreSpec TemplateSpec",
-    "steps": "BaseStep BaseStepContext LoggingStep Orchestrator StepFailed StepRegistry StepResult "
+    "steps": "BaseStep BaseStepContext CheckpointError LoggingStep Orchestrator StepFailed StepRegistry StepResult "
     "TimingStep ValidationStep step",
     "owners": "Owner",
     "stores": "CheckpointStore RunBusyError RunNotFoundError RunQuery RunRecord RunStore StoreError",

@@ -1,58 +1,47 @@
 """
 Workflows of steps inside an action: done in order, rolled back in reverse when they end early.
 
-For each step: can it be skipped? → execute → record its result → progress. If anything ends the workflow
-before its last step — a step fails, raises or returns no `StepResult`, `can_skip` or the progress callback
-raises, the run is cancelled, times out or is interrupted — what was done is rolled back, the last first, all
-of it, whatever one rollback raises.
+For each step: can it be skipped? → execute → record its result, in the checkpoint too → progress. If
+anything ends the workflow before its last step — a step fails, raises or returns no `StepResult`, `can_skip`
+or the progress callback raises, the run is cancelled, times out or is interrupted — what was done is rolled
+back, the last first, all of it, whatever one rollback raises.
 """
 
 from __future__ import annotations
 
 import abc
-import inspect
 from dataclasses import dataclass, field
+from math import inf
 from time import perf_counter
-from typing import TYPE_CHECKING, Generic, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Generic, Literal, TypeVar, cast, overload
 
-import msgspec
-
-from synapse_kernel.emitter import current_step
-from synapse_kernel.errors import SynapseError, UsageError, listing, suggest
+from synapse_kernel.errors import UsageError, listing, suggest
+from synapse_kernel.step_checkpoints import CheckpointError
+from synapse_kernel.step_execution import Execution, Workflow, awaited
+from synapse_kernel.step_results import StepFailed, StepResult
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
 
     from synapse_kernel.context import RuntimeContext
     from synapse_kernel.events import Level
+    from synapse_kernel.step_checkpoints import StepCheckpoints
+
+__all__ = [
+    "BaseStep",
+    "BaseStepContext",
+    "CheckpointError",
+    "LoggingStep",
+    "Orchestrator",
+    "StepFailed",
+    "StepRegistry",
+    "StepResult",
+    "TimingStep",
+    "ValidationStep",
+    "step",
+]
 
 C = TypeVar("C", bound="BaseStepContext")
-
-
-class StepResult(msgspec.Struct, kw_only=True):
-    """What a step did: its data for later steps, and what its own rollback will need."""
-
-    success: bool = True
-    data: dict[str, object] = {}
-    rollback_data: dict[str, object] = {}
-    skipped: bool = False
-    error: str | None = None
-
-
-class StepFailed(SynapseError):  # noqa: N818 - the name that authors of workflows know
-    """
-    A step ended its workflow; raised from the cause, where there is an exception.
-
-    `step` is its name, `result` what it returned, `rollback_errors` maps steps to what their rollback raised.
-    """
-
-    exit_code = 1
-
-    def __init__(self, step: str, reason: str, result: StepResult | None = None) -> None:
-        self.step = step
-        self.result = result
-        self.rollback_errors: dict[str, Exception] = {}
-        super().__init__(f"Step {step!r} failed: {reason}")
 
 
 @dataclass
@@ -80,7 +69,7 @@ class BaseStepContext:
 
 
 class BaseStep(abc.ABC, Generic[C]):
-    """One step of a workflow; `execute` and `rollback` may be ``async``."""
+    """One step of a workflow; its methods may be ``async``."""
 
     progress_weight: float = 1.0
     """Its share of the workflow's progress, relative to the others'."""
@@ -94,8 +83,8 @@ class BaseStep(abc.ABC, Generic[C]):
     def execute(self, context: C) -> StepResult | Awaitable[StepResult]:
         """Do the step; a result without success fails the workflow."""
 
-    def can_skip(self, context: C) -> bool:  # noqa: ARG002 - for those who override it
-        """Tell whether there is nothing to do."""
+    def can_skip(self, context: C) -> bool | Awaitable[bool]:  # noqa: ARG002 - for those who override it
+        """Tell whether there is nothing to do; may be ``async``."""
         return False
 
     def rollback(self, context: C, result: StepResult) -> Awaitable[None] | None:
@@ -145,6 +134,7 @@ class StepRegistry(Generic[C]):
 
     def __init__(self, steps: Iterable[BaseStep[C]] = ()) -> None:
         self._steps: list[BaseStep[C]] = []
+        self._names: set[str] = set()
         for each in steps:
             self.register(each)
 
@@ -162,7 +152,9 @@ class StepRegistry(Generic[C]):
 
     def unregister(self, name: str) -> BaseStep[C]:
         """Take the step of this name out and return it."""
-        return self._steps.pop(self._index(name))
+        removed = self._steps.pop(self._index(name))
+        self._names.discard(name)
+        return removed
 
     def get_steps(self) -> list[BaseStep[C]]:
         """Return the steps in order."""
@@ -183,13 +175,16 @@ class StepRegistry(Generic[C]):
         return names.index(name)
 
     def _insert(self, index: int, new: BaseStep[C]) -> None:
-        if any(each.name == new.name for each in self._steps):
+        if new.name in self._names:
             raise UsageError(f"A step named {new.name!r} is registered already")
         if not new.progress_weight >= 0:
             raise UsageError(
                 f"Step {new.name!r} has the weight {new.progress_weight!r}; it must not be negative"
             )
+        if new.progress_weight == inf:
+            raise UsageError(f"Step {new.name!r} has the weight inf; it must be finite")
         self._steps.insert(index, new)
+        self._names.add(new.name)
 
 
 class Orchestrator(Generic[C]):
@@ -197,6 +192,13 @@ class Orchestrator(Generic[C]):
     Runs the steps of a registry; can be executed again, each time from the first step.
 
     `progress_callback` is called as ``callback(percent, 100.0)`` after each step, at last with exactly 100.
+
+    What was done is kept in `checkpoint` after each step: in the run's own store unless another is given;
+    None keeps nothing. Should the process be killed, the run's next attempt goes on with the first step that
+    had not finished (`on_interrupt` is ``resume``), or undoes what was done and starts with the first step
+    (``rollback``). The fields of the context are kept with the results, but for those declared with
+    ``field(metadata={"checkpoint": False})``. Executions in one run are told apart by `name`, by their steps
+    and by their order; workflows that run side by side in threads need a name each.
     """
 
     def __init__(
@@ -204,111 +206,25 @@ class Orchestrator(Generic[C]):
         registry: StepRegistry[C],
         context: C,
         progress_callback: Callable[[float, float], object] | None = None,
+        *,
+        checkpoint: StepCheckpoints | Literal["run"] | None = "run",
+        on_interrupt: Literal["resume", "rollback"] = "resume",
+        name: str = "steps",
     ) -> None:
+        if on_interrupt not in {"resume", "rollback"}:
+            raise UsageError(f"on_interrupt is 'resume' or 'rollback', not {on_interrupt!r}")
         self._registry = registry
-        self._context = context
-        self._progress = progress_callback
+        self._workflow = Workflow(name, context, progress_callback, checkpoint, on_interrupt)
 
     def execute(self) -> dict[str, StepResult]:
         """
         Run every step and return their results by name.
 
         Raises `StepFailed` from the cause once what was done is rolled back. What asks the whole run to stop
-        (`RunCancelled`, `KeyboardInterrupt`) is raised as it is, after the rollback.
+        (`RunCancelled`, `KeyboardInterrupt`) is raised as it is, after the rollback. Raises `CheckpointError`
+        before any step if what an earlier attempt left cannot be read.
         """
-        context = self._context
-        context.results.clear()
-        steps = self._registry.get_steps()
-        total = self._registry.total_weight or 1.0
-        done: list[tuple[BaseStep[C], StepResult]] = []
-        weight = 0.0
-        for number, each in enumerate(steps, start=1):
-            try:
-                result = self._run(each)
-                context.results[each.name] = result
-                if not result.skipped:
-                    done.append((each, result))
-                weight += each.progress_weight
-                if self._progress is not None:
-                    self._progress(100.0 if number == len(steps) else 100.0 * weight / total, 100.0)
-            except StepFailed as failed:
-                self._undo_for(failed, done)
-                raise
-            except Exception as error:
-                wrapped = StepFailed(each.name, f"{type(error).__name__}: {error}")
-                self._undo_for(wrapped, done)
-                raise wrapped from error
-            except BaseException as stopped:
-                self._undo_for(stopped, done)
-                raise
-        return dict(context.results)
-
-    def _undo_for(self, error: BaseException, done: list[tuple[BaseStep[C], StepResult]]) -> None:
-        """Roll back what was done, and attach to the error what the rollbacks raised."""
-        errors = self._roll_back(done)
-        if isinstance(error, StepFailed):
-            error.rollback_errors = errors
-        for name, raised in errors.items():
-            error.add_note(f"the rollback of step {name!r} raised {type(raised).__name__}: {raised}")
-
-    def _run(self, each: BaseStep[C]) -> StepResult:
-        context = self._context
-        mark = current_step.set(each.name)
-        start = perf_counter()
-        state = "failed"
-        try:
-            if each.can_skip(context):
-                state = "skipped"
-                return StepResult(skipped=True)
-            context.runtime.log("step_start", {"step": each.name})
-            result = _awaited(each.execute(context))
-            if not isinstance(result, StepResult):
-                raise StepFailed(each.name, f"it returned {type(result).__name__}, not a StepResult")
-            if not result.success:
-                raise StepFailed(each.name, result.error or "it did not succeed", result)
-            state = "skipped" if result.skipped else "succeeded"
-            return result
-        finally:
-            data = {"step": each.name, "state": state, "seconds": round(perf_counter() - start, 6)}
-            try:
-                context.runtime.log("step_end", data)
-            finally:
-                current_step.reset(mark)
-
-    def _roll_back(self, done: list[tuple[BaseStep[C], StepResult]]) -> dict[str, Exception]:
-        """Undo the steps that were done, the last first; every one is tried."""
-        errors: dict[str, Exception] = {}
-        stopped: BaseException | None = None
-        for each, result in reversed(done):
-            mark = current_step.set(each.name)
-            try:
-                try:
-                    _awaited(each.rollback(self._context, result))
-                except Exception as error:  # noqa: BLE001 - the others must still be undone
-                    errors[each.name] = error
-                self._tell_rollback(each.name, errors.get(each.name))
-            except BaseException as stop:  # noqa: BLE001 - told to stop meanwhile: first undo the rest
-                stopped = stopped or stop
-            finally:
-                current_step.reset(mark)
-        if stopped is not None:
-            raise stopped
-        return errors
-
-    def _tell_rollback(self, name: str, error: Exception | None) -> None:
-        log = self._context.runtime.log
-        if error is None:
-            log("step_rolled_back", {"step": name})
-        else:
-            log("rollback_failed", {"step": name, "error": f"{type(error).__name__}: {error}"}, level="error")
-
-
-def _awaited(returned: object) -> object:
-    if not inspect.isawaitable(returned):
-        return returned
-    from synapse_kernel.worker import run_awaitable
-
-    return run_awaitable(returned)
+        return Execution(self._workflow, self._registry.get_steps()).run()
 
 
 class _Wrapper(BaseStep[C]):
@@ -325,7 +241,7 @@ class _Wrapper(BaseStep[C]):
     def execute(self, context: C) -> StepResult | Awaitable[StepResult]:
         return self._inner.execute(context)
 
-    def can_skip(self, context: C) -> bool:
+    def can_skip(self, context: C) -> bool | Awaitable[bool]:
         return self._inner.can_skip(context)
 
     def rollback(self, context: C, result: StepResult) -> Awaitable[None] | None:
@@ -338,7 +254,7 @@ class LoggingStep(_Wrapper[C]):
     def execute(self, context: C) -> StepResult:
         """Run the inner step and log what came of it."""
         try:
-            result = cast("StepResult", _awaited(self._inner.execute(context)))
+            result = cast("StepResult", awaited(self._inner.execute(context)))
         except Exception as error:
             context.log("step_error", {"error": f"{type(error).__name__}: {error}"}, level="error")
             raise
@@ -354,7 +270,7 @@ class TimingStep(_Wrapper[C]):
         """Run the inner step and measure it."""
         start = perf_counter()
         try:
-            return cast("StepResult", _awaited(self._inner.execute(context)))
+            return cast("StepResult", awaited(self._inner.execute(context)))
         finally:
             context.set_metrics({"seconds": perf_counter() - start}, f"{self.name}.timing")
 

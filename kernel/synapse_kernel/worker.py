@@ -20,7 +20,7 @@ from synapse_kernel import folders
 from synapse_kernel.actions import BaseAction, action_code, configure_instance
 from synapse_kernel.context import RuntimeContext
 from synapse_kernel.contracts import ActionSpec, ErrorInfo, Outcome
-from synapse_kernel.emitter import CancelToken, Emitter
+from synapse_kernel.emitter import CancelToken, Emitter, current_step
 from synapse_kernel.errors import (
     EntrypointError,
     RunCancelled,
@@ -117,6 +117,8 @@ def execute(
     token.on_strike(emitter.release)
     context = RuntimeContext(task, emitter, kernel)
     mark = _current_token.set(token)
+    # A run that a step started is none of its steps.
+    step_mark = current_step.set(None)
     warnings: list[str] = []
     result: object = None
     error: ErrorInfo | None = None
@@ -144,6 +146,7 @@ def execute(
             error = _cancelled(token)
     finally:
         _current_token.reset(mark)
+        current_step.reset(step_mark)
         emitter.release()
         try:
             context.finish()

@@ -37,6 +37,11 @@ def at_most(name: str, ratio: float, limit: float, baseline: str) -> Figure:
     return Figure(name, ratio, "x", f"at most {limit:g} x", ratio <= limit, baseline)
 
 
+def at_most_of(name: str, value: float, unit: str, limit: float, baseline: str) -> Figure:
+    """Make a figure of an amount that should not be above a limit."""
+    return Figure(name, value, unit, f"at most {limit:g} {unit}", value <= limit, baseline)
+
+
 def at_least(name: str, rate: float, least: float, unit: str = "/s", baseline: str = "") -> Figure:
     """Make a figure of a rate that should not be below a limit."""
     return Figure(name, rate, unit, f"at least {least:,.0f}{unit}", rate >= least, baseline)

@@ -22,13 +22,19 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import emitting
 import in_process
+import pipelining
+import recording
 import startup
+import stepping
 from figures import Figure
 
 GROUPS: dict[str, Callable[[], list[Figure]]] = {
     "startup": startup.figures,
     "runs": in_process.figures,
     "emit": emitting.figures,
+    "steps": stepping.figures,
+    "pipelines": pipelining.figures,
+    "history": recording.figures,
 }
 
 

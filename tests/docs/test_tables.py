@@ -10,6 +10,7 @@ from typing import get_args
 import msgspec
 import pytest
 
+import synapse_kernel
 from synapse_kernel import SynapseError, errors, events
 from synapse_kernel.config import ActionConfig, PluginConfig, ResourcesConfig
 from synapse_kernel.contracts import ErrorKind
@@ -74,7 +75,8 @@ def test_errors_has_every_public_class_with_its_exit_code(docs: Path, sections: 
     rows = re.findall(
         r"^\| `(\w+)` \| (\d) \|", sections(docs / "reference/errors.md")["Classes"], re.MULTILINE
     )
-    public = [found for found in vars(errors).values() if isinstance(found, type)]
+    named = [getattr(synapse_kernel, name) for name in synapse_kernel.__all__]
+    public = [found for found in (*vars(errors).values(), *named) if isinstance(found, type)]
     actual = {
         (found.__name__, str(found.exit_code))
         for found in public

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -148,6 +150,10 @@ def test_names_place_steps_and_unknown_or_doubled_ones_are_refused():
         registry.register(Note("last"))
     with pytest.raises(UsageError, match=r"^Step 'w' has the weight -1; it must not be negative$"):
         registry.register(Note("w", weight=-1))
+    with pytest.raises(UsageError, match=r"^Step 'w' has the weight inf; it must be finite$"):
+        registry.register(Note("w", weight=float("inf")))
+    registry.register(Note("second"))
+    assert ["first", "middle", "last", "second"] == [s.name for s in registry.get_steps()]
 
 
 def test_progress_follows_the_weights_and_ends_at_exactly_100():
@@ -246,6 +252,29 @@ def test_a_run_that_is_stopped_rolls_back_and_ends_as_it_should(how: str):
             run.cancel()
         assert how == run.result(60).status
     assert ["do a", "do b", "do wait", "undo b", "undo a"] == said
+
+
+def test_a_step_that_is_done_when_the_run_is_stopped_is_rolled_back_with_the_others():
+    said: list[str] = []
+    started = threading.Event()
+
+    def unhearing(context: Notes) -> StepResult:
+        started.set()
+        while not context.runtime.cancelled:
+            time.sleep(0.005)
+        return StepResult(rollback_data={"undo": "deaf"})
+
+    @action
+    def work(params: object, ctx: RuntimeContext) -> None:
+        steps = [Note("a"), Note("deaf", then=unhearing), Note("never")]
+        Orchestrator(StepRegistry(steps), Notes(ctx, said=said)).execute()
+
+    with Kernel(strict=True) as kernel:
+        run = kernel.submit(work)
+        assert started.wait(60)
+        run.cancel()
+        assert "cancelled" == run.result(60).status
+    assert ["do a", "do deaf", "undo deaf", "undo a"] == said
 
 
 def test_every_rollback_is_tried_and_what_they_raise_is_attached_and_logged():
@@ -351,3 +380,81 @@ def test_a_logging_step_logs_what_the_inner_one_raises():
     assert [{"error": "ValueError: no"}] == [
         e.data for e in events if isinstance(e, Log) and e.event == "step_error"
     ]
+
+
+def nested(inner: BaseStep[Notes]) -> tuple[list[str], BaseException | None, list[object]]:
+    """Run a step whose own workflow is one inner step, after another step."""
+
+    def run_inner(context: Notes) -> StepResult:
+        Orchestrator(StepRegistry([Note("x"), inner]), Notes(context.runtime, said=context.said)).execute()
+        return StepResult(rollback_data={"undo": "outer"})
+
+    said, error, events, _ = workflow(Note("a"), Note("outer", then=run_inner))
+    return said, error, events
+
+
+def test_events_of_a_workflow_inside_a_step_carry_both_names():
+    _, _, events = nested(Note("y", then=lambda context: context.log("talk")))
+
+    told = [(e.step, e.event) for e in events if isinstance(e, Log)]
+    assert ("outer/y", "talk") in told
+    assert ["a", "outer", "outer/x", "outer/y"] == [name for name, event in told if event == "step_start"]
+
+
+def test_a_failure_inside_a_step_rolls_back_both_workflows_and_each_error_keeps_its_own():
+    said, error, _ = nested(Note("y", then=fail(ValueError("no"))))
+
+    assert ["do a", "do outer", "do x", "do y", "undo x", "undo a"] == said
+    assert isinstance(error, StepFailed)
+    assert isinstance(error.__cause__, StepFailed)
+    assert ("outer", "y") == (error.step, error.__cause__.step)
+    assert "Step 'outer' failed: StepFailed: Step 'y' failed: ValueError: no" == str(error)
+    assert isinstance(error.__cause__.__cause__, ValueError)
+
+
+WRAPPERS: dict[str, Callable[[BaseStep[Notes]], BaseStep[Notes]]] = {
+    "logging": LoggingStep,
+    "timing": TimingStep,
+    "validation": lambda inner: ValidationStep(inner, lambda context: None),
+}
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(WRAPPERS)), ids="-".join)
+@pytest.mark.parametrize("kind", ["plain", "async"])
+def test_wrappers_compose_in_any_order_around_functions_too(order: tuple[str, ...], kind: str):
+    if kind == "plain":
+
+        @step(weight=2)
+        def work(context: Notes) -> StepResult:
+            return StepResult(data={"of": "work"})
+    else:
+
+        @step(weight=2)
+        async def work(context: Notes) -> StepResult:
+            await asyncio.sleep(0)
+            return StepResult(data={"of": "work"})
+
+    wrapped: BaseStep[Notes] = work
+    for name in order:
+        wrapped = WRAPPERS[name](wrapped)
+    _, error, events, _ = workflow(wrapped)
+
+    assert error is None
+    assert ("work", 2) == (wrapped.name, wrapped.progress_weight)
+    assert ["work.timing"] == [e.category for e in events if isinstance(e, Metrics)]
+    assert [{"success": True, "data": {"of": "work"}}] == [
+        e.data for e in events if isinstance(e, Log) and e.event == "step_result"
+    ]
+
+
+def test_whether_to_skip_may_be_found_out_asynchronously():
+    class Later(Note):
+        async def can_skip(self, context: Notes) -> bool:  # type: ignore[override]
+            await asyncio.sleep(0)
+            return self.name == "a"
+
+    said, _, events, _ = workflow(Later("a"), LoggingStep(Later("b")), LoggingStep(Later("a2")))
+
+    assert ["do b", "do a2"] == said
+    ends = [e.data["state"] for e in events if isinstance(e, Log) and e.event == "step_end"]
+    assert ["skipped", "succeeded", "succeeded"] == ends
