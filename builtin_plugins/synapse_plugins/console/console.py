@@ -46,14 +46,14 @@ def is_shown(event: Event, verbosity: str) -> bool:
     """Tell whether an event is for the eyes at this verbosity; states and nodes have their own rule."""
     if isinstance(event, State):
         return verbosity == "verbose" or event.state == "retrying"
-    if isinstance(event, Log) and event.event == "pipeline_start":
+    if isinstance(event, Log) and event.event in {"pipeline_start", "node_items"}:
         return verbosity == "verbose"
     return LEVELS.index(event.level) >= LEVELS.index(_LEAST_LEVEL[verbosity])
 
 
 def closing_line(run: RunInfo, outcome: Outcome) -> str:
     """Return the line that says how a run ended."""
-    mark = _MARKS.get(outcome.status, "")
+    mark = _MARKS.get(outcome.status, "…")
     attempts = f" after {outcome.attempts} attempts" if outcome.attempts > 1 else ""
     state = outcome.status.replace("_", " ")
     return f"{mark} {run.action} {state} in {duration_text(outcome.seconds)}{attempts} (run {run.run_id})"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import ChainMap, deque
 from collections.abc import Mapping
+from contextlib import suppress
 from graphlib import TopologicalSorter
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from synapse_kernel.contracts import ErrorInfo
-from synapse_kernel.errors import SynapseError
+from synapse_kernel.errors import RunCancelled, SynapseError
 from synapse_kernel.worker import current_token
 from synapse_plugins.pipelines.conditions import holds
 from synapse_plugins.pipelines.definition import NodeSpec, dependencies, last_nodes
@@ -99,10 +100,10 @@ class Scheduler:
 
     def run(self) -> object:
         """Run the nodes and return the pipeline's result; raises `PipelineFailed` and `RunCancelled`."""
-        ctx, token = self._ctx, current_token()
+        token = current_token()
         assert token is not None
         token.on_set(lambda: self._finished.put(None))
-        ctx.log("pipeline_start", {"pipeline": self._spec.name, "nodes": list(self._nodes)})
+        self._say("pipeline_start", {"pipeline": self._spec.name, "nodes": list(self._nodes)})
         sorter = TopologicalSorter(self._needs)
         sorter.prepare()
         try:
@@ -129,7 +130,8 @@ class Scheduler:
                     self._start_ready(sorter)
         finally:
             self._workers.close()
-        ctx.check_cancelled()
+        if token.is_set:
+            raise RunCancelled
         if self._failures:
             raise PipelineFailed(self._told())
         return self._result()
@@ -138,7 +140,9 @@ class Scheduler:
         """Start the nodes whose needs are done, and those that become ready as others end at once."""
         while ready := sorter.get_ready():
             for name in ready:
-                if self._failures or not self._start(self._nodes[name]):
+                if self._failures:
+                    sorter.done(name)
+                elif not self._start(self._nodes[name]):
                     sorter.done(name)
                     self._count()
 
@@ -157,6 +161,8 @@ class Scheduler:
             self._absent[node.name] = "failed"
             return False
         jobs = self._jobs(node, items)
+        if items is not None:
+            self._say("node_items", {"node": node.name, "count": len(items)})
         results: list[object] = [None] * len(jobs)
         waiting: deque[Job] = deque()
         for at, job in enumerate(jobs):
@@ -165,7 +171,7 @@ class Scheduler:
                 waiting.append(job)
             else:
                 results[at] = restored.result
-                self._ctx.log("node_restored", {"node": job.key, "run": restored.run_id})
+                self._say("node_restored", {"node": job.key, "run": restored.run_id})
         if not waiting:
             self._scope[node.name] = results if items is not None else results[0]
             return False
@@ -229,7 +235,9 @@ class Scheduler:
     def _begin(self, job: Job) -> None:
         self._running += 1
         self._progress[job.node.name].running += 1
-        self._ctx.log("node_start", {"node": job.key, **self._runner.described(job)})
+        self._say("node_start", {"node": job.key, **self._runner.described(job)})
+        # At once: what the node says comes to the same sinks, and they must know by then which node it is.
+        self._ctx.end_log()
 
     def _end_instance(self, done: Done, sorter: TopologicalSorter[str]) -> None:
         node, progress = done.job.node, self._progress[done.job.node.name]
@@ -258,7 +266,7 @@ class Scheduler:
             data["cached_from"] = done.cached_from
         if done.error is not None:
             data["error"] = f"{done.error.type}: {done.error.message}"
-        self._ctx.log("node_end", data)
+        self._say("node_end", data)
 
     def _fail(self, done: Done) -> None:
         if done.job.node.on_failure == "stop" or done.state == "cancelled" or done.fatal:
@@ -268,11 +276,17 @@ class Scheduler:
 
     def _skip(self, node: NodeSpec, reason: str) -> None:
         self._absent[node.name] = "was skipped"
-        self._ctx.log("node_skipped", {"node": node.name, "reason": reason})
+        self._say("node_skipped", {"node": node.name, "reason": reason})
 
     def _count(self) -> None:
         self._ended += 1
-        self._ctx.set_progress(self._ended, len(self._nodes), "nodes")
+        with suppress(RunCancelled):
+            self._ctx.set_progress(self._ended, len(self._nodes), "nodes")
+
+    def _say(self, event: str, data: dict[str, object]) -> None:
+        """Log something; a pipeline that is told to stop first waits for its nodes, and goes on telling."""
+        with suppress(RunCancelled):
+            self._ctx.log(event, data)
 
     def _result(self) -> object:
         if self._spec.output is not None:
