@@ -79,7 +79,7 @@ def log_text(event: Log) -> str:
     """Return a log event as text: printed lines and log messages as they are, else its name and data."""
     data = event.data
     phrase = _PHRASES.get(event.event)
-    if phrase is not None and "node" in data:
+    if phrase is not None and ("node" in data or "step" in data):
         return phrase(data)
     if event.event == "output" and set(data) == {"stream", "text"}:
         return str(data["text"])
@@ -95,7 +95,8 @@ def _ended(data: dict[str, object]) -> str:
     cached = f", with the result of run {data['cached_from']}" if data.get("cached_from") else ""
     why = f": {data['error']}" if data.get("error") else ""
     after = f" in {duration_text(taken)}" if isinstance(taken, (int, float)) and not cached else ""
-    return f"{data['node']} {str(data.get('state')).replace('_', ' ')}{after}{cached}{why}"
+    state = str(data.get("state")).replace("_", " ")
+    return f"{data['node']} {state}{after}{cached}{why}" if "node" in data else f"{state}{after}"
 
 
 _PHRASES: dict[str, Callable[[dict[str, object]], str]] = {
@@ -103,6 +104,9 @@ _PHRASES: dict[str, Callable[[dict[str, object]], str]] = {
     "node_end": _ended,
     "node_skipped": lambda data: f"{data['node']} skipped: {data.get('reason')}",
     "node_restored": lambda data: f"{data['node']} was done before (run {data.get('run')})",
+    # Of a step, whose name stands before the line already.
+    "step_start": lambda _: "started",
+    "step_end": _ended,
 }
 
 
@@ -130,7 +134,9 @@ def size_text(size: float) -> str:
 
 
 def duration_text(seconds: float) -> str:
-    """Return seconds as ``0.3 s``, ``12 s``, ``3 min 5 s`` or ``2 h 10 min``."""
+    """Return seconds as ``8 ms``, ``0.3 s``, ``12 s``, ``3 min 5 s`` or ``2 h 10 min``."""
+    if 0 < seconds < 0.1:
+        return f"{max(1, round(seconds * 1000))} ms"
     if seconds < 10:
         return f"{seconds:.1f} s"
     whole = round(seconds)

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import sys
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from synapse_kernel.errors import UsageError
 from synapse_kernel.event_text import Places, duration_text, level_mark, line_of
-from synapse_kernel.events import LEVELS, Log, Progress, State
+from synapse_kernel.events import LEVELS, Log, Metrics, Progress, State
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,6 +59,15 @@ def closing_line(run: RunInfo, outcome: Outcome) -> str:
     return f"{mark} {run.action} {state} in {duration_text(outcome.seconds)}{attempts} (run {run.run_id})"
 
 
+class _Key(NamedTuple):
+    """What is written only now and then: one thing of one run, in one place."""
+
+    kind: str
+    run_id: str
+    place: str
+    category: str | None
+
+
 class PlainConsole:
     """Plain lines for logs of CI, pipes and files."""
 
@@ -67,8 +76,8 @@ class PlainConsole:
         self._verbosity = verbosity
         self._stream = stream
         self._places = Places()
-        self._progress_at: dict[tuple[str, str | None], float] = {}
-        self._waiting: dict[tuple[str, str | None], Progress] = {}
+        self._shown_at: dict[_Key, float] = {}
+        self._waiting: dict[_Key, Progress | Metrics] = {}
 
     def accept(self, events: Sequence[Event]) -> None:
         """Write the lines of a batch."""
@@ -78,28 +87,39 @@ class PlainConsole:
             if not is_shown(event, self._verbosity):
                 continue
             place = self._places.of(event)
-            if isinstance(event, Progress) and not self._is_due(event, place):
+            if isinstance(event, Log) and event.event == "node_end":
+                lines += self._take_waiting(event)
+            if isinstance(event, (Progress, Metrics)) and not self._is_due(event, place):
                 continue
             lines.append(level_mark(event) + line_of(event, place))
         self._write(lines)
 
     def close(self, outcome: Outcome) -> None:
         """Write the last progress of each category and how the run ended."""
-        lines = [line_of(event, place) for (place, _), event in self._waiting.items()]
+        lines = [line_of(event, key.place) for key, event in self._waiting.items()]
         if self._verbosity != "quiet":
             lines.append(closing_line(self._run, outcome))
         self._write(lines)
 
-    def _is_due(self, event: Progress, place: str) -> bool:
-        now, key = monotonic(), (place, event.category)
-        last = self._progress_at.get(key)
-        complete = event.total is not None and event.current >= event.total
+    def _is_due(self, event: Progress | Metrics, place: str) -> bool:
+        """Tell whether to write it now; of the nodes of a pipeline, metrics come as rarely as progress."""
+        if isinstance(event, Metrics) and event.run_id == self._run.run_id:
+            return True
+        now, key = monotonic(), _Key(type(event).__name__, event.run_id, place, event.category)
+        last = self._shown_at.get(key)
+        complete = isinstance(event, Progress) and event.total is not None and event.current >= event.total
         if last is None or complete or now - last >= PLAIN_PROGRESS_SECONDS:
-            self._progress_at[key] = now
+            self._shown_at[key] = now
             self._waiting.pop(key, None)
             return True
         self._waiting[key] = event
         return False
+
+    def _take_waiting(self, ended: Log) -> list[str]:
+        """Return the last that a node told and that was held back, as it ends."""
+        run_id = ended.data.get("run")
+        keys = [key for key in self._waiting if key.run_id == run_id]
+        return [line_of(self._waiting.pop(key), key.place) for key in keys]
 
     def _write(self, lines: list[str]) -> None:
         if lines:

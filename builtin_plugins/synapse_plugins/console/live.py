@@ -46,6 +46,8 @@ class LiveConsole:
         )
         self._places = Places()
         self._tasks: dict[_Key, TaskID] = {}
+        self._marks: dict[str, TaskID] = {}
+        """For each node that runs and has not told how far it is: a bar that only moves."""
         self._metrics: dict[_Key, dict[str, float]] = {}
         # What the action prints goes above the display instead of through it; stdout stays the result's.
         self._live = Live(
@@ -94,16 +96,23 @@ class LiveConsole:
         run_id = str(event.data.get("run"))
         if event.event == "node_start":
             node = str(event.data.get("node"))
-            self._tasks[_Key(run_id, node, None)] = self._bars.add_task(node, total=None, eta="")
+            self._marks[run_id] = self._bars.add_task(node, total=None, eta="")
             return
+        self._unmark(run_id)
         for key in [key for key in self._tasks if key.run_id == run_id]:
             self._bars.remove_task(self._tasks.pop(key))
         for key in [key for key in self._metrics if key.run_id == run_id]:
             del self._metrics[key]
 
+    def _unmark(self, run_id: str) -> None:
+        """Take the mark of a node off that says no more than that it runs."""
+        if run_id in self._marks:
+            self._bars.remove_task(self._marks.pop(run_id))
+
     def _move(self, event: ProgressEvent, place: str) -> None:
         key = _key(event, place)
         if key not in self._tasks:
+            self._unmark(event.run_id)
             label = " · ".join(part for part in (place, event.category) if part) or self._run.action
             self._tasks[key] = self._bars.add_task(label, total=event.total, eta="")
         eta = f"{duration_text(event.eta)} left" if event.eta else ""
@@ -111,7 +120,7 @@ class LiveConsole:
 
     def _render(self) -> RenderableType:
         parts: list[RenderableType] = []
-        if not self._tasks:
+        if not self._tasks and not self._marks:
             parts.append(Text(f"… {self._run.action} {self._state}", style="dim"))
         else:
             parts.append(self._bars)

@@ -104,6 +104,7 @@ class Scheduler:
         assert token is not None
         token.on_set(lambda: self._finished.put(None))
         self._say("pipeline_start", {"pipeline": self._spec.name, "nodes": list(self._nodes)})
+        self._show_count()
         sorter = TopologicalSorter(self._needs)
         sorter.prepare()
         try:
@@ -280,6 +281,9 @@ class Scheduler:
 
     def _count(self) -> None:
         self._ended += 1
+        self._show_count()
+
+    def _show_count(self) -> None:
         with suppress(RunCancelled):
             self._ctx.set_progress(self._ended, len(self._nodes), "nodes")
 
