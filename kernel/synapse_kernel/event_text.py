@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from synapse_kernel.errors import listing
 from synapse_kernel.events import (
     Artifact,
     Event,
@@ -48,8 +49,8 @@ class Places:
         return "/".join(part for part in (self._nodes.get(event.run_id), event.step) if part)
 
 
-NODE_EVENTS = frozenset({"node_start", "node_end", "node_restored"})
-"""What a pipeline logs of its nodes; each names the node and, if there is one, its run."""
+NODE_EVENTS = frozenset({"node_start", "node_end"})
+"""What a pipeline logs of a node that runs; each names the node and, if there is one, its run."""
 
 
 def line_of(event: Event, place: str | None = None) -> str:
@@ -79,7 +80,7 @@ def log_text(event: Log) -> str:
     """Return a log event as text: printed lines and log messages as they are, else its name and data."""
     data = event.data
     phrase = _PHRASES.get(event.event)
-    if phrase is not None and ("node" in data or "step" in data):
+    if phrase is not None and not data.keys().isdisjoint({"node", "nodes", "step"}):
         return phrase(data)
     if event.event == "output" and set(data) == {"stream", "text"}:
         return str(data["text"])
@@ -99,11 +100,17 @@ def _ended(data: dict[str, object]) -> str:
     return f"{data['node']} {state}{after}{cached}{why}" if "node" in data else f"{state}{after}"
 
 
+def _restored(data: dict[str, object]) -> str:
+    nodes = data.get("nodes")
+    names = listing(nodes if isinstance(nodes, dict) else (), most=8)
+    return f"done before: {names}"
+
+
 _PHRASES: dict[str, Callable[[dict[str, object]], str]] = {
     "node_start": lambda data: f"{data['node']} started",
     "node_end": _ended,
     "node_skipped": lambda data: f"{data['node']} skipped: {data.get('reason')}",
-    "node_restored": lambda data: f"{data['node']} was done before (run {data.get('run')})",
+    "nodes_restored": _restored,
     # Of a step, whose name stands before the line already.
     "step_start": lambda _: "started",
     "step_end": _ended,

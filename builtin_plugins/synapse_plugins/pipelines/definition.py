@@ -10,7 +10,7 @@ import enum
 import functools
 import re
 from graphlib import CycleError, TopologicalSorter
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, cast
 
 import msgspec
 
@@ -106,7 +106,7 @@ class NodeSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, re
     """A fingerprint of the action's code, in the definition of a run."""
 
 
-class PipelineSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class PipelineSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, dict=True):
     """A pipeline, however it was written down."""
 
     name: str
@@ -151,7 +151,10 @@ def needs_of(node: NodeSpec) -> tuple[str, ...]:
 
 def dependencies(spec: PipelineSpec) -> dict[str, tuple[str, ...]]:
     """Return for each node those that must be done before it, in the order of the pipeline."""
-    return {node.name: needs_of(node) for node in spec.nodes}
+    kept = spec.__dict__
+    if "dependencies" not in kept:
+        kept["dependencies"] = {node.name: needs_of(node) for node in spec.nodes}
+    return cast("dict[str, tuple[str, ...]]", kept["dependencies"])
 
 
 def order(spec: PipelineSpec) -> list[str]:

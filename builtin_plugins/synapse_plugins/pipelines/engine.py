@@ -10,14 +10,17 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, cast
 
+import msgspec
+
 from synapse_kernel.actions import action
 from synapse_kernel.contracts import JsonObject, RunPlace
 from synapse_kernel.errors import Problem, ProblemsError, SynapseError, UsageError
 from synapse_kernel.events import FINAL_STATUSES
 from synapse_kernel.opening import work_dir_of
-from synapse_kernel.redaction import redact
+from synapse_kernel.redaction import may_hold_secret_names, redact
 from synapse_kernel.serialization import to_jsonable
 from synapse_kernel.stores import RunBusyError, RunNotFoundError
+from synapse_plugins.pipelines.amendments import amend, amended, counting, keep_amendment, read_amendment
 from synapse_plugins.pipelines.changes import changed_nodes, changes
 from synapse_plugins.pipelines.definition import dependencies, document_of, references_of
 from synapse_plugins.pipelines.executor import PIPELINE_MARK
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
     from synapse_kernel.handles import Run
     from synapse_kernel.kernel import Kernel
     from synapse_kernel.stores import ChildResult, RunRecord, RunStore
+    from synapse_plugins.pipelines.amendments import Amendment
 
 
 OWN_OPTIONS = frozenset({"resume", "force", "use_cache", "concurrency", "executor", "record", "target"})
@@ -77,19 +81,29 @@ class Launch:
         self._store = store
         self._children: dict[str, ChildResult] = {}
         self._stale: frozenset[str] = frozenset()
-        definition = _definition(kernel, plan) if store is not None else None
+        self._amendment: Amendment | None = None
         before = None
         if resume is not None:
             if store is None:
                 raise UsageError(
                     f"Run {resume} cannot go on: there is no history here (see the setting store)"
                 )
-            before = _interrupted(store, resume)
+            kept = read_amendment(store, resume)
+            before = amended(_interrupted(store, resume), kept)
             params = _params_to_go_on(before, params or {})
+        definition = _definition(kernel, plan) if store is not None else None
+        if before is None or definition != before.definition:
+            # What is as it was when it started has been checked then.
+            plan.check_for(kernel)
         self._params = plan.join_params(params or {})
         if before is not None and store is not None and definition is not None:
-            self._stale = self._changed(before, definition, force=force)
-            self._children = {child.node: child for child in store.children(before.run_id)}
+            changed = self._changed(before, definition, force=force)
+            children = store.children(before.run_id)
+            if changed is not None:
+                self._stale = changed
+                self._amendment = kept = amend(kept, definition, self._params, children, changed)
+            self._children = counting(children, kept)
+        self._attempt = None if before is None else before.attempt + 1
         self._action = self._made_action()
         self._settled: dict[str, object] = {
             "executor": "pipeline",
@@ -111,8 +125,12 @@ class Launch:
         """Run the pipeline to its end and return its outcome; `options` are those of `Kernel.run`."""
         return self._kernel.run(self._action, None, self._params, **self._settled, **options)  # type: ignore[arg-type]
 
-    def _changed(self, before: RunRecord, definition: JsonObject, *, force: bool) -> frozenset[str]:
-        """Return the nodes whose recorded results do not count any more; raises `PipelineChangedError`."""
+    def _changed(self, before: RunRecord, definition: JsonObject, *, force: bool) -> frozenset[str] | None:
+        """
+        Return the nodes whose recorded results do not count any more, None if nothing changed.
+
+        Raises `PipelineChangedError`.
+        """
         old = before.definition or {}
         told = changes(old, definition)
         different = _different_params(before, self._params)
@@ -120,7 +138,7 @@ class Launch:
             f"params: {name!r} was {before.params[name]!r}, is {self._params[name]!r}" for name in different
         ]
         if not told:
-            return frozenset()
+            return None
         if not force:
             raise PipelineChangedError(
                 f"Run {before.run_id} was of another pipeline than this is now:",
@@ -134,6 +152,15 @@ class Launch:
         spec = self._plan.spec
 
         def run_pipeline(params: JsonObject, ctx: RuntimeContext) -> object:
+            if self._attempt is not None and ctx.attempt != self._attempt:
+                # What was read of it before it was claimed is out of date.
+                raise SynapseError(
+                    f"Another process went on with run {ctx.run_id}, and broke off, as this one was about to\n"
+                    f"  go on with it once more: --resume {ctx.run_id}"
+                )
+            if self._amendment is not None and self._store is not None:
+                # Here the run is claimed, and no node of the changed pipeline has begun.
+                keep_amendment(self._store, ctx.run_id, self._amendment)
             folder = work_dir_of(self._kernel, ctx.run_id)
             runner = NodeRunner(
                 self._kernel,
@@ -167,7 +194,9 @@ def _definition(kernel: Kernel, plan: Plan) -> JsonObject:
         use_cache=False, executor=None, store=None,
     )  # fmt: skip
     # Secrets that stand in `with` are as little for the history as those of a run.
-    document = cast("JsonObject", redact(document_of(plan.spec)))
+    document = document_of(plan.spec)
+    if may_hold_secret_names(msgspec.json.encode(document)):
+        document = cast("JsonObject", redact(document))
     nodes = cast("list[JsonObject]", document.get("nodes", []))
     fingerprints: dict[object, str | None] = {}
     for node, written in zip(plan.spec.nodes, nodes, strict=True):

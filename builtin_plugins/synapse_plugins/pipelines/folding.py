@@ -250,10 +250,13 @@ class ProgressFold:
         node.set(message=_text(data.get("reason")))
         self._end(node, ActionStatus.SKIPPED, event.time)
 
-    def _node_restored(self, event: Log, data: dict[str, object]) -> None:
-        node = self._node(str(data["node"]))
-        node.set(run_id=_text(data.get("run")))
-        self._end(node, ActionStatus.RESTORED, event.time)
+    def _nodes_restored(self, event: Log, data: dict[str, object]) -> None:
+        restored = data["nodes"]
+        assert isinstance(restored, dict)
+        for name, run_id in restored.items():
+            node = self._node(str(name))
+            node.set(run_id=_text(run_id))
+            self._end(node, ActionStatus.RESTORED, event.time)
 
     def _apply_to(self, node: _Node, event: Event) -> None:
         """Take an event of a node's own run."""
@@ -289,7 +292,7 @@ _TOLD = {
     "node_start": ProgressFold._node_start,
     "node_end": ProgressFold._node_end,
     "node_skipped": ProgressFold._node_skipped,
-    "node_restored": ProgressFold._node_restored,
+    "nodes_restored": ProgressFold._nodes_restored,
 }
 
 

@@ -3,7 +3,7 @@ How far a pipeline's run has come, as models that other tools take as JSON.
 
 `track` folds the events of a run into snapshots: one as soon as a state changes, else about ten a second,
 however many events there are. It reads the events that the engine logs on the pipeline's run
-(``pipeline_start``, ``node_start``, ``node_end``, ``node_skipped``, ``node_restored``) and those of its
+(``pipeline_start``, ``node_start``, ``node_end``, ``node_skipped``, ``nodes_restored``) and those of its
 child runs.
 """
 

@@ -106,7 +106,6 @@ class Runnable:
     ) -> tuple[Launch, dict[str, object]]:
         from synapse_plugins.pipelines.engine import OWN_OPTIONS, Launch
 
-        self.check_for(kernel)
         own = {key: value for key, value in options.items() if key in OWN_OPTIONS}
         rest = {key: value for key, value in options.items() if key not in OWN_OPTIONS}
         return Launch(kernel, self, params, **own), rest  # type: ignore[arg-type] # by the TypedDict

@@ -97,6 +97,8 @@ class Scheduler:
         self._tolerated: list[Done] = []
         self._workers = Workers(f"synapse-nodes-{ctx.run_id}")
         self._ended = 0
+        self._restored: dict[str, str] = {}
+        """Node instances that were done before, with their runs, which are still to be told of."""
 
     def run(self) -> object:
         """Run the nodes and return the pipeline's result; raises `PipelineFailed` and `RunCancelled`."""
@@ -139,13 +141,20 @@ class Scheduler:
 
     def _start_ready(self, sorter: TopologicalSorter[str]) -> None:
         """Start the nodes whose needs are done, and those that become ready as others end at once."""
+        ended = self._ended
         while ready := sorter.get_ready():
             for name in ready:
                 if self._failures:
                     sorter.done(name)
                 elif not self._start(self._nodes[name]):
                     sorter.done(name)
-                    self._count()
+                    self._ended += 1
+        # Told at once for all: of ten thousand nodes that were done, each by itself is too dear.
+        if self._restored:
+            restored, self._restored = self._restored, {}
+            self._say("nodes_restored", {"nodes": restored})
+        if self._ended != ended:
+            self._show_count()
 
     def _start(self, node: NodeSpec) -> bool:
         """Make a node's instances; False if it is over already."""
@@ -172,7 +181,7 @@ class Scheduler:
                 waiting.append(job)
             else:
                 results[at] = restored.result
-                self._say("node_restored", {"node": job.key, "run": restored.run_id})
+                self._restored[job.key] = restored.run_id
         if not waiting:
             self._scope[node.name] = results if items is not None else results[0]
             return False

@@ -217,7 +217,7 @@ class TestRun:
         again = cli(*hint.partition("pipeline ")[2].split(), "-v")
 
         assert (0, {"break": {"total": 6}}) == (again.returncode, json.loads(again.stdout))
-        assert "count was done before" in again.stderr
+        assert "done before: count" in again.stderr
 
     def test_without_history_there_is_nothing_to_go_on_with(self, cli: Cli) -> None:
         done = cli("run", "breaking.yaml", "-p", "file=here.txt", "-q", "--no-history")

@@ -131,7 +131,7 @@ class TestAPipeline:
                 told.state("pending", attempt=2),
                 told.state("running", attempt=2),
                 told.log("pipeline_start", pipeline="shapes", nodes=["draw", "check", "report"]),
-                told.log("node_restored", node="draw", run="a"),
+                told.log("nodes_restored", nodes={"draw": "a"}),
             ]
         )
 
@@ -310,7 +310,7 @@ class TestInstances:
                 told.log("node_items", node="draw", count=3),
                 told.log("node_end", node="draw[0]", run="a", state="failed"),
                 told.log("node_end", node="draw[1]", run="b", state="succeeded"),
-                told.log("node_restored", node="draw[2]", run="c"),
+                told.log("nodes_restored", nodes={"draw[2]": "c"}),
             ]
         )
 
