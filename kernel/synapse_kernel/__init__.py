@@ -149,9 +149,9 @@ _HOMES = {
     "settings": "Settings load_settings",
     "specs": "ActionsSpec CommandSpec ExecutorSpec FormatSpec IntegrationSpec SchemaSpec ServiceSpec "
     "SinkSpec StorageSpec StoreSpec TemplateSpec",
-    "steps": "BaseStep BaseStepContext CheckpointError LoggingStep Orchestrator StepFailed StepRegistry StepResult "
-    "TimingStep ValidationStep step",
     "owners": "Owner",
+    "steps": "BaseStep BaseStepContext CheckpointError LoggingStep Orchestrator StepFailed StepRegistry "
+    "StepResult TimingStep ValidationStep step",
     "stores": "CheckpointStore RunBusyError RunNotFoundError RunQuery RunRecord RunStore StoreError",
     "types": "COCODataset DMDataset DMv1Dataset DMv2Dataset DataType Dataset InferenceResults Model "
     "ModelWeights ONNXModel PascalVOCDataset Result TensorRTModel TestResults YOLODataset is_compatible",

@@ -153,6 +153,7 @@ class RunQuery(msgspec.Struct, frozen=True, kw_only=True):
     actions: tuple[str, ...] = ()
     kinds: tuple[RunKind, ...] = ()
     tags: tuple[str, ...] = ()
+    """Runs that have all of these."""
     since: datetime | None = None
     """Created at this time or later."""
     until: datetime | None = None
@@ -203,10 +204,16 @@ class RunStore(Protocol):
         Add events of one run, in order.
 
         The last `State` among them sets the run's status and attempt; the first ``running`` sets `started`.
+        One of an attempt before the run's, or after its end, sets nothing. Raises `RunNotFoundError`.
         """
 
     def finish(self, end: RunEnd, events: Sequence[Event] = ()) -> None:
-        """Add the run's last events and its outcome, together; a run that succeeded loses its checkpoints."""
+        """
+        Add the run's last events and its outcome, together; a run that succeeded loses its checkpoints.
+
+        Raises `RunBusyError` if the run was claimed for a later attempt than the end's, and
+        `RunNotFoundError`.
+        """
 
     def has_environment(self, environment_id: str) -> bool:
         """Tell whether an environment is recorded already."""
@@ -224,7 +231,11 @@ class RunStore(Protocol):
         """Return the ids that start with a prefix, newest first; `prefix` may hold any characters."""
 
     def runs(self, query: RunQuery = RunQuery()) -> list[RunRecord]:  # noqa: B008 - frozen
-        """Return the runs that a query asks for, newest first; those made at the same time by id."""
+        """
+        Return the runs that a query asks for, newest first; those made at the same time by id.
+
+        A pipeline's `definition`, which may be large, is left out: `get` has it.
+        """
 
     def count(self, query: RunQuery = RunQuery()) -> int:  # noqa: B008 - frozen
         """Return how many runs a query matches, its limit apart."""
@@ -263,7 +274,11 @@ class RunStore(Protocol):
         """Forget values, all of the scope's where `keys` is None; one that is not there is no error."""
 
     def request_cancel(self, run_id: str, reason: str = "cancelled") -> bool:
-        """Ask the process of a run that has not ended to stop it; False if it has ended."""
+        """
+        Ask the process of a run that has not ended to stop it; False if it has ended.
+
+        Raises `RunNotFoundError`.
+        """
 
     def cancel_requests(self, owner: Owner) -> list[tuple[str, str]]:
         """Return the runs of a process that were asked to stop, with the reason; each is told once."""
@@ -339,31 +354,31 @@ class CheckpointStore:
         self._store.remove(self.run_id, keys)
 
 
-def kept_result(result: object) -> tuple[object, bool]:
+def kept_result(result: object, secrets: Sequence[str] = ()) -> tuple[object, bool]:
     """
     Return a result as the store keeps it, secrets masked, and whether another process can go on from it.
 
-    It cannot where something in it is not JSON, or was masked.
+    It cannot where something in it is not JSON, or was masked: by its name, or as one of the run's `secrets`.
     """
-    from synapse_kernel.redaction import redact
+    from synapse_kernel.redaction import Redactor, redact
     from synapse_kernel.serialization import NotJsonError, to_jsonable, to_plain
 
     try:
         # Not `to_jsonable`, which shows a model's computed fields: it is read back by the model.
         plain = to_plain(result, name="result")
     except NotJsonError:
-        return redact(to_jsonable(result)), False
-    masked = redact(plain)
+        return Redactor(secrets).data(redact(to_jsonable(result))), False
+    masked = Redactor(secrets).data(redact(plain))
     return masked, masked == plain
 
 
-def end_of(outcome: Outcome) -> RunEnd:
-    """Describe an outcome as the store keeps it."""
+def end_of(outcome: Outcome, secrets: Sequence[str] = ()) -> RunEnd:
+    """Describe an outcome as the store keeps it, without the run's secrets."""
     error = None
     if outcome.error is not None:
         error = f"{outcome.error.type}: {outcome.error.message}".partition("\n")[0]
     told = msgspec.structs.replace(outcome, result=None).to_dict()
-    told["result"], reusable = kept_result(outcome.result)
+    told["result"], reusable = kept_result(outcome.result, secrets)
     return RunEnd(
         run_id=outcome.run_id,
         status=outcome.status,
