@@ -107,9 +107,9 @@ def _restored(data: dict[str, object]) -> str:
 
 
 _PHRASES: dict[str, Callable[[dict[str, object]], str]] = {
-    "node_start": lambda data: f"{data['node']} started",
+    "node_start": lambda data: f"{data.get('node')} started",
     "node_end": _ended,
-    "node_skipped": lambda data: f"{data['node']} skipped: {data.get('reason')}",
+    "node_skipped": lambda data: f"{data.get('node')} skipped: {data.get('reason')}",
     "nodes_restored": _restored,
     # Of a step, whose name stands before the line already.
     "step_start": lambda _: "started",

@@ -1,0 +1,133 @@
+"""The stored events of a run and of what is under it, page by page."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from synapse_kernel.event_text import NODE_EVENTS
+from synapse_kernel.events import FINAL_STATUSES, Log
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from synapse_kernel.events import Event
+    from synapse_kernel.stores import RunRecord, RunStore
+
+POLL_SECONDS = 0.15
+"""How long a command that follows a run waits before it looks again."""
+REAP_SECONDS = 1.0
+"""How often it looks whether the process of the run still lives."""
+PAGE = 10_000
+
+
+class Follower:
+    """Reads the events of a run, each once, and tells whether more may come."""
+
+    def __init__(
+        self, store: RunStore, run_id: str, *, kinds: Sequence[str] = (), descendants: bool = True
+    ) -> None:
+        self._store = store
+        self._run_id = run_id
+        self._kinds = kinds
+        self._descendants = descendants
+        self._position = 0
+        self._known = {run_id}
+
+    def new(self) -> Iterator[list[Event]]:
+        """Yield what is stored and was not yielded yet, in pages."""
+        for page in self._pages():
+            if page:
+                events = _in_order(page)
+                self._introduced(events)
+                yield events
+
+    def until_end(self) -> Iterator[list[Event]]:
+        """Yield what is stored, then what comes, until the run has ended or its process is dead."""
+        from time import monotonic, sleep
+
+        looked = monotonic()
+        early: list[Event] = []
+        while True:
+            if monotonic() - looked > REAP_SECONDS:
+                self._store.reap()
+                looked = monotonic()
+            # Asked before the events are read: those of a run that has ended are all there.
+            record = self._store.get(self._run_id)
+            is_over = record is None or record.status in FINAL_STATUSES
+            # What was early waits for one look: what introduces it was being written.
+            self._known.update(event.run_id for event in early)
+            for page in self._pages():
+                events, early = self._introduced(_in_order([*early, *page]))
+                if events:
+                    yield events
+            if is_over:
+                if early:
+                    yield early
+                return
+            sleep(POLL_SECONDS)
+
+    def _pages(self) -> Iterator[list[Event]]:
+        """Yield what is stored beyond the position, at last a page that is not full."""
+        while True:
+            page = self._store.events(
+                self._run_id,
+                after=self._position,
+                kinds=self._kinds,
+                descendants=self._descendants,
+                limit=PAGE,
+            )
+            if page:
+                self._position = page[-1].position
+            yield [stored.event for stored in page]
+            if len(page) < PAGE:
+                return
+
+    def _introduced(self, events: list[Event]) -> tuple[list[Event], list[Event]]:
+        """Split off what runs say of which their pipeline has not said yet that they start."""
+        now: list[Event] = []
+        early: list[Event] = []
+        for event in events:
+            if isinstance(event, Log) and event.event in NODE_EVENTS:
+                self._known.add(str(event.data.get("run")))
+            (now if event.run_id in self._known else early).append(event)
+        return now, early
+
+
+def _in_order(events: list[Event]) -> list[Event]:
+    """
+    Sort the events of several runs by time; those of one run stay as they are, should its clock jump back.
+
+    Each run writes about ten times a second, and when it ends: a part that was over soon is stored before
+    what its pipeline said meanwhile.
+    """
+    newest: dict[str, float] = {}
+    times = []
+    for event in events:
+        newest[event.run_id] = time = max(event.time, newest.get(event.run_id, 0.0))
+        times.append(time)
+    return [events[index] for index in sorted(range(len(events)), key=times.__getitem__)]
+
+
+class Nodes:
+    """Names the parts of a run: ``train`` or ``outer/train`` for the run of a node, '' for the run itself."""
+
+    def __init__(self, store: RunStore, top: str) -> None:
+        self._store = store
+        self._names = {top: ""}
+
+    def name(self, run_id: str) -> str:
+        """Return the name of a run under the top one."""
+        found = self._names.get(run_id)
+        if found is None:
+            record = self._store.get(run_id)
+            above = self.name(record.parent) if record is not None and record.parent else ""
+            own = (record.node if record is not None else None) or run_id[:8]
+            found = self._names[run_id] = f"{above}/{own}" if above else own
+        return found
+
+
+def children_of(store: RunStore, run_id: str) -> list[RunRecord]:
+    """Return the runs right under a run, in the order they were made."""
+    from synapse_kernel.stores import RunQuery
+
+    return store.runs(RunQuery(parent=run_id, limit=None))[::-1]

@@ -1,0 +1,138 @@
+"""Which runs a command is about: ids, beginnings of them, and the words for the newest."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, get_args
+
+import click
+import msgspec
+from click.shell_completion import CompletionItem
+
+from synapse_kernel.cli.documents import state_of
+from synapse_kernel.errors import Problem, ProblemsError, SynapseError, UsageError
+from synapse_kernel.events import Status
+from synapse_kernel.stores import RunNotFoundError, RunQuery
+from synapse_plugins.history.commands.record_text import ago_text, status_text
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from synapse_kernel.stores import RunRecord, RunStore
+
+STATUSES: tuple[str, ...] = get_args(Status)
+
+NEWEST = {
+    "@last": RunQuery(roots_only=True),
+    "@last-failed": RunQuery(statuses=("failed", "crashed", "timed_out"), roots_only=True),
+}
+"""The words that stand for a run, and how it is found; ``~1`` behind one is the run before that."""
+
+MOST_CANDIDATES = 10
+
+states_option = click.option(
+    "--state", "states", multiple=True, type=click.Choice(STATUSES), metavar="STATE",
+    help="Only runs in this state, such as failed. Repeatable.",
+)  # fmt: skip
+actions_option = click.option(
+    "--action", "actions", multiple=True, metavar="NAME", help="Only runs of this action. Repeatable."
+)
+tags_option = click.option(
+    "--tag", "tags", multiple=True, metavar="TAG", help="Only runs with this tag. Repeatable."
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+
+
+def open_store(ctx: click.Context) -> RunStore:
+    """
+    Return the store of this command, where the runs of dead processes read as crashed from now on.
+
+    Raises `UsageError` where runs are not recorded.
+    """
+    store = state_of(ctx).kernel.store
+    if store is None:
+        raise UsageError(
+            "Runs are not recorded: the history is off\n"
+            "  turn it on with the setting  store: auto  or the variable SYNAPSE_STORE=auto"
+        )
+    store.reap()
+    return store
+
+
+def one_run(store: RunStore, given: str) -> RunRecord:
+    """
+    Return the run that a person means.
+
+    Raises `RunNotFoundError`, `UsageError` where several runs begin like this or none is there yet.
+    """
+    word, _, back = given.partition("~")
+    query = NEWEST.get(word)
+    if query is not None and (back.isdecimal() or word == given):
+        before = int(back or 0)
+        newest = store.runs(msgspec.structs.replace(query, limit=before + 1))
+        if len(newest) <= before:
+            which = "failed run" if word == "@last-failed" else "run"
+            there = f"only {len(newest)}" if newest else "none"
+            raise UsageError(f"{given}: no such {which} is in {store.url}, it has {there}")
+        # Whole: what a store lists leaves a pipeline's definition out.
+        return store.get(newest[before].run_id) or newest[before]
+    exact = store.get(given)
+    if exact is not None:
+        return exact
+    found = store.matching(given, MOST_CANDIDATES + 1) if given else []
+    if len(found) > 1:
+        raise UsageError(_ambiguous(store, given, found))
+    record = store.get(found[0]) if found else None
+    if record is None:
+        raise RunNotFoundError(given, url=store.url)
+    return record
+
+
+def several_runs(store: RunStore, given: Sequence[str]) -> list[RunRecord]:
+    """Return the runs that a person means, each once; all that is wrong is raised together."""
+    records: dict[str, RunRecord] = {}
+    wrong: dict[str, SynapseError] = {}
+    for name in given:
+        try:
+            record = one_run(store, name)
+        except (RunNotFoundError, UsageError) as error:
+            wrong[name] = error
+        else:
+            records[record.run_id] = record
+    if len(wrong) == 1:
+        raise next(iter(wrong.values()))
+    if wrong:
+        problems = [Problem("", str(error).replace("\n", "\n  ")) for error in wrong.values()]
+        raise ProblemsError(f"{len(wrong)} of the runs cannot be told:", problems)
+    return list(records.values())
+
+
+def _ambiguous(store: RunStore, given: str, found: Sequence[str]) -> str:
+    more = len(found) > MOST_CANDIDATES
+    records = [record for run_id in found[:MOST_CANDIDATES] if (record := store.get(run_id)) is not None]
+    lines = [
+        f"  {record.run_id}  {record.action}  {status_text(record.status)}  {ago_text(record.created)}"
+        for record in records
+    ]
+    count = f"more than {MOST_CANDIDATES}" if more else str(len(found))
+    return "\n".join([f"{given!r} is the beginning of {count} runs; give more of the id", *lines])
+
+
+def complete_runs(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Offer the newest runs, each with its action and state, and the words that stand for one."""
+    try:
+        store = state_of(ctx).kernel.store
+        if store is None:
+            return []
+        if incomplete:
+            found = [store.get(run_id) for run_id in store.matching(incomplete, 50)]
+        else:
+            found = [*store.runs(RunQuery(roots_only=True, limit=50))]
+    except SynapseError:
+        return []
+    words = [CompletionItem(word) for word in NEWEST if word.startswith(incomplete)]
+    ids = [
+        CompletionItem(r.run_id, help=f"{r.action} {status_text(r.status)}, {ago_text(r.created)}")
+        for r in found
+        if r is not None
+    ]
+    return [*words, *ids]
