@@ -15,6 +15,12 @@ from synapse_kernel import SynapseError, errors, events
 from synapse_kernel.config import ActionConfig, PluginConfig, ResourcesConfig
 from synapse_kernel.contracts import ErrorKind
 from synapse_kernel.settings import KernelSettings
+from synapse_plugins.pipelines import ActionStatus, PipelineSpec
+from synapse_plugins.pipelines.changes import changes
+from synapse_plugins.pipelines.conditions import FUNCTIONS
+from synapse_plugins.pipelines.definition import NodeSpec
+from synapse_plugins.pipelines.documents import NodeDocument, PipelineDocument
+from synapse_plugins.pipelines.references import RUN_FIELDS, SPECIAL
 
 Sections = Callable[[Path], dict[str, str]]
 
@@ -55,6 +61,72 @@ def test_settings_has_a_variable_for_every_key_that_is_not_a_mapping(docs: Path,
 )
 def test_config_has_every_key(docs: Path, sections: Sections, heading: str, kind: type[msgspec.Struct]):
     assert list(kind.__struct_fields__) == rows_of(sections(docs / "reference/config.md")[heading])
+
+
+@pytest.mark.parametrize(
+    ("heading", "document", "spec", "not_written"),
+    [
+        ("The pipeline", PipelineDocument, PipelineSpec, {"base"}),
+        ("A node", NodeDocument, NodeSpec, {"name", "code"}),
+    ],
+)
+def test_a_pipeline_has_every_key(
+    docs: Path,
+    sections: Sections,
+    heading: str,
+    document: type[msgspec.Struct],
+    spec: type[msgspec.Struct],
+    not_written: set[str],
+):
+    written = [field.encode_name for field in msgspec.structs.fields(document)]
+    kept = {field.encode_name for field in msgspec.structs.fields(spec)}
+    rows = rows_of(sections(docs / "reference/pipeline.md")[heading])
+
+    assert sorted(written) == sorted(rows)
+    assert kept - not_written == set(rows)
+
+
+def test_a_pipeline_has_every_root_and_field_of_the_run(docs: Path, sections: Sections):
+    under = sections(docs / "reference/pipeline.md")["References"]
+    roots, _, fields = re.split(r"^\| (?:path|`run` has) \|", under, flags=re.MULTILINE)
+
+    assert sorted(SPECIAL) == sorted(
+        name
+        for row in re.findall(r"^\| (`.*?) \|", roots, re.MULTILINE)
+        for name in re.findall(r"`(\w+)`", row)
+    )
+    assert list(RUN_FIELDS) == rows_of(fields)
+
+
+def test_a_pipeline_has_every_function_of_a_condition(docs: Path, sections: Sections):
+    (line,) = re.findall(
+        r"^- (`len`.*)\.$", sections(docs / "reference/pipeline.md")["Conditions"], re.MULTILINE
+    )
+
+    assert list(FUNCTIONS) == re.findall(r"`(\w+)`", line)
+
+
+def test_a_pipeline_has_every_state_of_a_node(docs: Path, sections: Sections):
+    assert sorted(ActionStatus) == sorted(
+        rows_of(sections(docs / "reference/pipeline.md")["States of a node"])
+    )
+
+
+def test_a_pipeline_says_of_every_key_whether_its_change_refuses_a_resume(docs: Path, sections: Sections):
+    """Each row's answer is that of `changes`."""
+    rows = re.findall(
+        r"^\| a node's (.*?) \| (yes|no)",
+        sections(docs / "reference/pipeline.md")["Going on with a run"],
+        re.M,
+    )
+    told = {key: answer for keys, answer in rows for key in re.findall(r"`(\w+)`", keys)}
+
+    def answer_of(key: str) -> str:
+        old, new = {"name": "a", "action": "x"}, {"name": "a", "action": "x", key: "other"}
+        return "yes" if changes({"nodes": [old]}, {"nodes": [new]}) else "no"
+
+    keys = [field.encode_name for field in msgspec.structs.fields(NodeDocument)]
+    assert {key: answer_of(key) for key in keys} == told
 
 
 def test_events_has_every_type_with_its_fields(docs: Path, sections: Sections):

@@ -104,19 +104,46 @@ def truth(root: Path) -> Truth:
     )
 
 
-def test_the_readmes_first_command_ends_with_a_result(clone: Clone):
+def test_the_readmes_first_command_ends_with_a_report(clone: Clone):
     assert 0 == clone.done.returncode, clone.done.stderr
-    assert {
-        "images": 3,
-        "annotations": 4,
-        "crowds": 0,
-        "unused": ["tree"],
-        "classes": [
-            {"name": "dog", "annotations": 3, "images": 2},
-            {"name": "car", "annotations": 1, "images": 1},
-        ],
-    } == json.loads(clone.done.stdout)
+    result = json.loads(clone.done.stdout)
+    assert (40, 66) == (result["images"], result["boxes"])
+    assert "| square | 23 | " in Path(result["report"]).read_text(encoding="utf-8")
     assert "Traceback" not in clone.done.stderr
+
+
+def test_the_readmes_first_command_shows_its_nodes(clone: Clone):
+    shown = re.findall(r"^(\w+)(?:\[0\])? succeeded in ", clone.done.stderr, re.MULTILINE)
+
+    assert ["draw", "check", "measure", "mirror", "report", "sheet"] == sorted(
+        shown, key=["draw", "check", "measure", "mirror", "report", "sheet"].index
+    )
+
+
+def test_the_run_of_the_readmes_first_command_is_in_the_history(clone: Clone, synapse: Callable[..., Done]):
+    done = synapse("runs", "list", "--kind", "pipeline", "--json")
+
+    (run,) = json.loads(done.stdout)
+    assert ("shapes", "succeeded", "docs/examples/shapes/pipeline.yaml") == (
+        run["action"],
+        run["status"],
+        run["target"],
+    )
+    assert Path(json.loads(clone.done.stdout)["report"]).is_relative_to(run["work_dir"])
+    listed = synapse("runs", "list", "--kind", "pipeline").stdout
+    assert re.search(rf"^{run['run_id'][:8]}  shapes  succeeded  .* 12/12$", listed, re.MULTILINE)
+
+
+def test_what_its_nodes_did_and_measured_is_there_too(synapse: Callable[..., Done]):
+    last = json.loads(synapse("runs", "list", "--kind", "pipeline", "--json").stdout)[0]["run_id"]
+
+    nodes = json.loads(synapse("runs", "list", "--children", last, "--all", "--json").stdout)
+    assert [("check", "succeeded")] == [(n["action"], n["status"]) for n in nodes if n["node"] == "check"]
+    assert 12 == len(nodes)
+    metrics = synapse("runs", "metrics", last, "check/*").stdout
+    assert [["check/images", "40"], ["check/boxes", "66"]] == [
+        line.split()[:2] for line in metrics.splitlines()[1:]
+    ]
 
 
 def test_the_readmes_second_command_is_what_ci_runs(root: Path, readme_command: Callable[[str], str]):
@@ -159,7 +186,9 @@ def test_plugins_shows_the_built_in_ones_at_work(synapse: Callable[..., Done]):
 
     plugins = json.loads(done.stdout)
     assert {("synapse-kernel", "active")} == {(p["distribution"], p["state"]) for p in plugins}
-    assert {"console", "discovery", "local_executors", "ui_schema"} <= {p["name"] for p in plugins}
+    assert {"console", "discovery", "history", "local_executors", "pipelines", "ui_schema"} <= {
+        p["name"] for p in plugins
+    }
     assert (0, "") == (done.returncode, done.stderr)
 
 

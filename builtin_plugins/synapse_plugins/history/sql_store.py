@@ -291,9 +291,11 @@ class SqlStore(SqlReader):
                     (key,),
                 ).fetchall()
                 error = rows.text(f"its process, {dead.pid} on {dead.host}, ended before it did")
+                # They all ended with their process: at the last that any of them, or it, was heard of.
+                last = max(int(t or 0) for t in (holder[6], *(t for _, _, *times in found for t in times)))
                 tx.executemany(
                     "UPDATE runs SET open = 0, status = 'crashed', finished = ?, error = ? WHERE key = ?",
-                    [(max(int(t or 0) for t in (*times, holder[6])), error, run) for run, _, *times in found],
+                    [(last, error, run) for run, *_ in found],
                 )
                 reaped += [str(run_id) for _, run_id, *_ in found]
         return reaped

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         display_progress_async as display_progress_async,
     )
     from synapse_plugins.pipelines.documents import load_pipeline as load_pipeline
+    from synapse_plugins.pipelines.engine import PipelineChangedError as PipelineChangedError
     from synapse_plugins.pipelines.linear import ActionPipeline as ActionPipeline
     from synapse_plugins.pipelines.pipeline import Pipeline as Pipeline
     from synapse_plugins.pipelines.progress import (
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
         ActionStatus as ActionStatus,
         PipelineProgress as PipelineProgress,
         RunStatus as RunStatus,
+        track as track,
+        track_async as track_async,
     )
     from synapse_plugins.pipelines.work_folders import PipelineContext as PipelineContext
 
@@ -39,7 +42,8 @@ _HOMES = {
     "documents": "load_pipeline",
     "linear": "ActionPipeline",
     "pipeline": "Pipeline",
-    "progress": "ActionProgress ActionStatus PipelineProgress RunStatus",
+    "engine": "PipelineChangedError",
+    "progress": "ActionProgress ActionStatus PipelineProgress RunStatus track track_async",
     "work_folders": "PipelineContext",
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names.split()}

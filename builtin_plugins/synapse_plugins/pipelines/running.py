@@ -80,7 +80,7 @@ class Runnable:
             from synapse_kernel.kernel import Kernel
             from synapse_kernel.settings import load_settings
 
-            with Kernel(load_settings()) as own:
+            with Kernel(load_settings(defaults={"store": "auto"})) as own:
                 return self.execute(params, kernel=own, **options)
         launch, rest = self._launch(kernel, params, options)
         return launch.execute(**rest)

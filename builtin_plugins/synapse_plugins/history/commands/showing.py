@@ -8,6 +8,7 @@ import click
 
 from synapse_kernel.cli.documents import dump, print_table, promise_json, state_of
 from synapse_kernel.event_text import size_text
+from synapse_kernel.events import Log
 from synapse_plugins.history.commands.artifacts import artifacts_of
 from synapse_plugins.history.commands.reading import Follower, children_of
 from synapse_plugins.history.commands.record_text import (
@@ -189,10 +190,17 @@ def _print_metrics(store: RunStore, record: RunRecord) -> None:
 
 def _print_children(store: RunStore, record: RunRecord) -> None:
     lines = list(_tree(store, record.run_id, ""))
-    waiting = _not_started(store, record)
-    if lines or waiting:
+    without_run = _not_started(store, record)
+    skipped = _skipped(store, record) if without_run else set()
+    for label, names in (
+        ("skipped", [name for name in without_run if name in skipped]),
+        ("not started", [name for name in without_run if name not in skipped]),
+    ):
+        if names:
+            lines.append(f"{label}: {', '.join(names)}")
+    if lines:
         click.echo("\nNodes")
-        click.echo("\n".join([*lines, *([f"not started: {', '.join(waiting)}"] if waiting else [])]))
+        click.echo("\n".join(lines))
 
 
 def _not_started(store: RunStore, record: RunRecord) -> list[str]:
@@ -204,6 +212,18 @@ def _not_started(store: RunStore, record: RunRecord) -> list[str]:
     # One run of a node with several is `draw[3]`.
     begun = {(child.node or "").partition("[")[0] for child in children_of(store, record.run_id)}
     return [name for name in names if name not in begun]
+
+
+def _skipped(store: RunStore, record: RunRecord) -> set[str]:
+    """Return the nodes that a pipeline's last attempt passed over."""
+    found: set[str] = set()
+    for stored in store.events(record.run_id, kinds=("log",)):
+        event = stored.event
+        if isinstance(event, Log) and event.event == "pipeline_start":
+            found.clear()
+        elif isinstance(event, Log) and event.event == "node_skipped":
+            found.add(str(event.data.get("node")))
+    return found
 
 
 def _tree(store: RunStore, parent: str, indent: str) -> Iterator[str]:

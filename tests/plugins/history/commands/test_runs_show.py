@@ -133,6 +133,18 @@ def test_what_is_part_of_a_run_is_a_tree(runs: Callable, book) -> None:
     assert "  result of   run dddd0000dddd0000, not run again\n" in runs("show", B).out
 
 
+def test_a_node_that_the_last_attempt_skipped_is_told_from_one_that_has_not_begun(
+    runs: Callable, book, events: type
+) -> None:
+    said = events(A).log("pipeline_start", {}).log("node_skipped", {"node": "report"})
+    said.log("pipeline_start", {}).log("node_skipped", {"node": "train", "reason": "convert failed"})
+    nodes = [{"name": name} for name in ("train", "report")]
+    book.run(A, "failed", kind="pipeline", definition={"nodes": nodes}, events=said.made)
+    assert ["skipped: train", "not started: report"] == runs("show", A).out.partition("\nNodes\n")[
+        2
+    ].splitlines()
+
+
 def test_of_many_parts_those_that_did_not_succeed_are_shown(runs: Callable, book) -> None:
     book.run(A, kind="pipeline")
     for number in range(60):
