@@ -8,8 +8,17 @@ from typing import TYPE_CHECKING, TypedDict
 import click
 from click.shell_completion import CompletionItem
 
-from synapse_kernel.cli.complete import complete_executors, complete_sinks
+from synapse_kernel.cli.complete import complete_executors
 from synapse_kernel.cli.documents import ReservedStdout, dump, print_table, promise_json, state_of
+from synapse_kernel.cli.running import (
+    choose_sinks,
+    output_options,
+    params_options,
+    read_layers,
+    see_through,
+    verbosity_of,
+    verbosity_options,
+)
 from synapse_kernel.errors import ProblemsError, SynapseError, UsageError
 
 if TYPE_CHECKING:
@@ -79,10 +88,7 @@ def pipeline() -> None:
 
 @pipeline.command(epilog=RUN_EPILOG)
 @target_argument
-@click.option(
-    "-p", "--param", "given", multiple=True, metavar="KEY=VALUE", help="Set a parameter. Repeatable."
-)
-@click.option("--params", "params_file", metavar="FILE|-", help="Read params from YAML or JSON.")
+@params_options
 @click.option("--resume", metavar="ID", shell_complete=_complete_resume,
               help="Go on with this interrupted run; nodes that were done are not run again.")  # fmt: skip
 @click.option("--force", is_flag=True, help="Resume although the pipeline has changed.")
@@ -92,14 +98,9 @@ def pipeline() -> None:
               help="Where nodes run that do not say.")  # fmt: skip
 @click.option("--timeout", metavar="DURATION", help="Stop the pipeline if it takes longer, such as 1h30m.")
 @click.option("--dry-run", is_flag=True, help="Print what would run, and with which params; run nothing.")
-@click.option("--json", "as_json", is_flag=True, help="Print the outcome as one JSON document.")
-@click.option("--events", metavar="FILE|-", help="Also write the events as JSON lines.")
-@click.option("--sink", "sinks", multiple=True, shell_complete=complete_sinks, metavar="NAME[:ARG]",
-              help="Send events there instead of the console. Repeatable; 'none' for nowhere.")  # fmt: skip
-@click.option("--tag", "tags", multiple=True, metavar="TAG", help="Find the run again by this. Repeatable.")
+@output_options
 @click.option("--no-history", is_flag=True, help="Do not record the run; it cannot be resumed then.")
-@click.option("-q", "--quiet", is_flag=True, help="Show warnings and errors only.")
-@click.option("-v", "--verbose", is_flag=True, help="Show debug events and state changes too.")
+@verbosity_options
 @click.pass_context
 def run(
     ctx: click.Context,
@@ -122,13 +123,11 @@ def run(
     verbose: bool,
 ) -> int:
     """Run a pipeline and print its result; events go to stderr."""
-    from synapse_kernel.cli.running import choose_sinks, read_layers, see_through
     from synapse_kernel.durations import seconds
     from synapse_plugins.pipelines.engine import Launch
     from synapse_plugins.pipelines.loading import find_pipeline
 
-    if quiet and verbose:
-        raise click.UsageError("--quiet and --verbose cannot be used together.")
+    verbosity = verbosity_of(quiet=quiet, verbose=verbose, as_json=as_json)
     if force and resume is None:
         raise click.UsageError("--force is for --resume.")
     if resume is not None and no_history:
@@ -154,7 +153,6 @@ def run(
     if dry_run:
         _print_plan(found, target, merged, reserved)
         return 0
-    verbosity = "verbose" if verbose else "quiet" if quiet or as_json else "normal"
     chosen = choose_sinks(state, sinks, events, reserved, verbosity)
     handle = launch.submit(sinks=chosen, tags=tags, timeout=limit)
     code = see_through(handle, reserved, as_json=as_json)

@@ -6,14 +6,18 @@ from typing import TYPE_CHECKING
 
 import click
 
-from synapse_kernel.cli.complete import complete_actions, complete_executors, complete_sinks
+from synapse_kernel.cli.complete import complete_actions, complete_executors
 from synapse_kernel.cli.documents import ReservedStdout, dump, print_table, state_of
 from synapse_kernel.cli.running import (
     choose_sinks,
+    output_options,
+    params_options,
     read_layers,
     read_resources,
     read_variables,
     see_through,
+    verbosity_of,
+    verbosity_options,
 )
 
 if TYPE_CHECKING:
@@ -37,10 +41,7 @@ Exit codes: 0 done, 1 the run failed, 2 usage, params or config, 3 a plugin prob
 @click.command(epilog=EPILOG)
 @click.argument("target")
 @click.argument("action", required=False, shell_complete=complete_actions)
-@click.option(
-    "-p", "--param", "given", multiple=True, metavar="KEY=VALUE", help="Set a parameter. Repeatable."
-)
-@click.option("--params", "params_file", metavar="FILE|-", help="Read params from YAML or JSON.")
+@params_options
 @click.option("--executor", shell_complete=complete_executors, metavar="NAME", help="Where to run it.")
 @click.option("--cpus", metavar="N", type=click.FloatRange(min=0), help="CPUs to ask for.")
 @click.option("--gpus", metavar="N", type=click.FloatRange(min=0), help="GPUs to ask for.")
@@ -53,14 +54,9 @@ Exit codes: 0 done, 1 the run failed, 2 usage, params or config, 3 a plugin prob
     "--retries", metavar="N", type=click.IntRange(min=0), default=0, help="Try again this often if it fails."
 )
 @click.option("--dry-run", is_flag=True, help="Print what would run, and with which params; run nothing.")
-@click.option("--json", "as_json", is_flag=True, help="Print the outcome as one JSON document.")
-@click.option("--events", metavar="FILE|-", help="Also write the events as JSON lines.")
-@click.option("--sink", "sinks", multiple=True, shell_complete=complete_sinks, metavar="NAME[:ARG]",
-              help="Send events there instead of the console. Repeatable; 'none' for nowhere.")  # fmt: skip
-@click.option("--tag", "tags", multiple=True, metavar="TAG", help="Find the run again by this. Repeatable.")
+@output_options
 @click.option("--no-history", is_flag=True, help="Do not record the run; see: synapse-kernel runs.")
-@click.option("-q", "--quiet", is_flag=True, help="Show warnings and errors only.")
-@click.option("-v", "--verbose", is_flag=True, help="Show debug events and state changes too.")
+@verbosity_options
 @click.pass_context
 def run(
     ctx: click.Context,
@@ -85,8 +81,7 @@ def run(
     verbose: bool,
 ) -> int:
     """Run ACTION of TARGET and print its result; events go to stderr."""
-    if quiet and verbose:
-        raise click.UsageError("--quiet and --verbose cannot be used together.")
+    verbosity = verbosity_of(quiet=quiet, verbose=verbose, as_json=as_json)
     state = state_of(ctx)
     reserved = ReservedStdout(state) if as_json or events == "-" else None
     kernel = state.kernel
@@ -100,7 +95,6 @@ def run(
         )  # fmt: skip
         _print_plan(plan, reserved)
         return 0
-    verbosity = "verbose" if verbose else "quiet" if quiet or as_json else "normal"
     chosen = choose_sinks(state, sinks, events, reserved, verbosity)
     handle = kernel.submit(
         target, action, params, executor=executor, resources=resources, env=variables, timeout=timeout,

@@ -6,21 +6,73 @@ import os
 import signal
 import sys
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
+from synapse_kernel.cli.complete import complete_sinks
 from synapse_kernel.cli.documents import ReservedStdout, dump, tell_error, tell_warning
 from synapse_kernel.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from types import FrameType
 
     from synapse_kernel.cli.app import AppState
     from synapse_kernel.contracts import Outcome, Resources
     from synapse_kernel.handles import Run
     from synapse_kernel.params import Layer
+
+
+Command = TypeVar("Command", bound="Callable[..., object] | click.Command")
+
+
+def _stacked(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    def decorate(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+params_options = _stacked(
+    click.option(
+        "-p", "--param", "given", multiple=True, metavar="KEY=VALUE", help="Set a parameter. Repeatable."
+    ),
+    click.option("--params", "params_file", metavar="FILE|-", help="Read params from YAML or JSON."),
+)
+"""``-p`` and ``--params``, for `read_layers`."""
+
+output_options = _stacked(
+    click.option("--json", "as_json", is_flag=True, help="Print the outcome as one JSON document."),
+    click.option("--events", metavar="FILE|-", help="Also write the events as JSON lines."),
+    click.option(
+        "--sink",
+        "sinks",
+        multiple=True,
+        shell_complete=complete_sinks,
+        metavar="NAME[:ARG]",
+        help="Send events there instead of the console. Repeatable; 'none' for nowhere.",
+    ),
+    click.option(
+        "--tag", "tags", multiple=True, metavar="TAG", help="Find the run again by this. Repeatable."
+    ),
+)
+"""Where what a run says goes, and how it is found again."""
+
+verbosity_options = _stacked(
+    click.option("-q", "--quiet", is_flag=True, help="Show warnings and errors only."),
+    click.option("-v", "--verbose", is_flag=True, help="Show debug events and state changes too."),
+)
+"""``-q`` and ``-v``, for `verbosity_of`."""
+
+
+def verbosity_of(*, quiet: bool, verbose: bool, as_json: bool) -> str:
+    """Return how much the console shows; raises `click.UsageError` for both at once."""
+    if quiet and verbose:
+        raise click.UsageError("--quiet and --verbose cannot be used together.")
+    return "verbose" if verbose else "quiet" if quiet or as_json else "normal"
 
 
 def see_through(handle: Run, reserved: ReservedStdout | None, *, as_json: bool) -> int:

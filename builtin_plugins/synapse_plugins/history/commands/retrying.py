@@ -12,6 +12,14 @@ import click
 
 from synapse_kernel.cli.complete import complete_executors
 from synapse_kernel.cli.documents import ReservedStdout, promise_json, state_of
+from synapse_kernel.cli.running import (
+    choose_sinks,
+    parse_assignments,
+    read_variables,
+    see_through,
+    verbosity_of,
+    verbosity_options,
+)
 from synapse_kernel.contracts import RunPlace
 from synapse_kernel.errors import Problem, ProblemsError, TargetNotFoundError, UsageError
 from synapse_kernel.events import FINAL_STATUSES
@@ -47,8 +55,7 @@ Exit codes: 0 done, 1 the run failed, 2 usage, params or config, 3 a plugin prob
 @click.option("--executor", shell_complete=complete_executors, metavar="NAME", help="Run it there instead.")
 @click.option("--env", multiple=True, metavar="KEY[=VALUE]", help="Pass a variable. Repeatable.")
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as one JSON document.")
-@click.option("-q", "--quiet", is_flag=True, help="Show warnings and errors only.")
-@click.option("-v", "--verbose", is_flag=True, help="Show debug events and state changes too.")
+@verbosity_options
 @click.pass_context
 def retry(
     ctx: click.Context,
@@ -62,10 +69,7 @@ def retry(
     verbose: bool,
 ) -> int:
     """Go on with RUN, which did not succeed, as its next attempt; events go to stderr."""
-    from synapse_kernel.cli.running import choose_sinks, parse_assignments, read_variables, see_through
-
-    if quiet and verbose:
-        raise click.UsageError("--quiet and --verbose cannot be used together.")
+    verbosity = verbosity_of(quiet=quiet, verbose=verbose, as_json=as_json)
     state = state_of(ctx)
     if as_json:
         promise_json(state)
@@ -87,7 +91,6 @@ def retry(
     # From here on the code of the action may print.
     reserved = ReservedStdout(state) if as_json else None
     variables = _with_recorded(state, record, variables)
-    verbosity = "verbose" if verbose else "quiet" if quiet or as_json else "normal"
     place = RunPlace() if fresh else RunPlace(run_id=record.run_id, resume=True, work_dir=record.work_dir)
     handle = state.kernel.submit(
         record.target,
