@@ -276,6 +276,12 @@ class RunInfo(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         """The kernel that conducts the run, in its process."""
         return self.__dict__.get("kernel")
 
+    @property
+    def secrets(self) -> Sequence[str]:
+        """The run's secret values, for a sink that keeps results; they are not part of what is shown."""
+        found: Sequence[str] = self.__dict__.get("secrets", ())
+        return found
+
 
 class RunRequest(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """

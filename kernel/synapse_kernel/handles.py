@@ -8,9 +8,10 @@ from collections import deque
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from synapse_kernel.control import FORCE_SECONDS, Control
 from synapse_kernel.events import FINAL_STATUSES, Event, State, Status
 from synapse_kernel.opening import Opened, open_sinks
-from synapse_kernel.runs import FORCE_SECONDS, Control, conduct
+from synapse_kernel.runs import conduct
 
 if TYPE_CHECKING:
     import asyncio

@@ -56,12 +56,12 @@ if TYPE_CHECKING:
         RunRequest,
         Sink,
     )
+    from synapse_kernel.control import Live
     from synapse_kernel.emitter import Pulse
     from synapse_kernel.handles import Run
     from synapse_kernel.owners import Owner
     from synapse_kernel.plugins import EntryPointLike
     from synapse_kernel.preparation import Plan
-    from synapse_kernel.runs import Live
     from synapse_kernel.stores import RunStore
 
 
@@ -363,9 +363,9 @@ class Kernel:
 
     def cancel_parts(self, run_id: str, reason: str = "cancelled", grace: float | None = None) -> None:
         """Tell the runs that are part of a run to stop."""
-        for live in list(self.live_runs.values()):
-            if live.prepared.request.place.parent == run_id:
-                live.control.cancel(reason, grace)
+        live = self.live_runs.get(run_id)
+        if live is not None:
+            live.control.cancel_parts(reason, grace)
 
     @property
     def pulse(self) -> Pulse:
@@ -409,9 +409,10 @@ class Kernel:
         Raises `SynapseError` for what is wrong before anything starts: target, action, params, executor.
         """
         from synapse_kernel.contracts import RunPlace
+        from synapse_kernel.control import Control
         from synapse_kernel.opening import open_sinks
         from synapse_kernel.preparation import RunOptions, prepare
-        from synapse_kernel.runs import Control, conduct
+        from synapse_kernel.runs import conduct
 
         options = RunOptions(
             executor=executor,
@@ -536,7 +537,7 @@ def run_plugin(
     if mode not in {"local", "task", "job"}:
         raise UsageError(f"mode must be 'local', 'task' or 'job', got {mode!r}")
     if kernel is None:
-        with Kernel(load_settings()) as own:
+        with Kernel(load_settings(defaults={"store": "auto"})) as own:
             return run_plugin(target, action, params, mode, kernel=own, **options)
     if options.get("executor") is None:
         options["executor"] = kernel.executor_for(mode)

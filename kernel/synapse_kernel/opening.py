@@ -8,20 +8,22 @@ from typing import TYPE_CHECKING, cast
 
 import msgspec
 
-from synapse_kernel.contracts import RunInfo, Sink
-from synapse_kernel.emitter import ChildSink
+from synapse_kernel.contracts import ErrorInfo, Outcome, RunInfo, Sink
+from synapse_kernel.emitter import Channel, ChildSink
 from synapse_kernel.errors import SynapseError, UsageError
 from synapse_kernel.hooking import warn
-from synapse_kernel.params import shown
-from synapse_kernel.redaction import masked_places
+from synapse_kernel.params import secret_values, shown
+from synapse_kernel.redaction import Redactor, masked_places, secrets_of_env
+from synapse_kernel.serialization import to_jsonable
 from synapse_kernel.settings import state_home
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from synapse_kernel.contracts import JsonObject
+    from synapse_kernel.control import Live
     from synapse_kernel.kernel import Kernel
     from synapse_kernel.preparation import Prepared
-    from synapse_kernel.runs import Live
     from synapse_kernel.stores import RunStore
 
 RECORDER = "history"
@@ -37,6 +39,8 @@ class Opened(msgspec.Struct, kw_only=True):
     """The number of its first attempt: more than 1 for a run that goes on."""
     seq: int = 0
     """The number of its last event so far."""
+    secrets: list[str] | None = None
+    """What must not reach an event, where it was looked for."""
 
 
 def open_sinks(kernel: Kernel, prepared: Prepared) -> Opened:
@@ -51,11 +55,18 @@ def open_sinks(kernel: Kernel, prepared: Prepared) -> Opened:
     default = kernel.settings.kernel.sinks or () if parent is None else ()
     asked = prepared.sinks if prepared.sinks is not None else default
     asked = [asked] if isinstance(asked, str) else asked
-    wanted = [sink for sink in asked if sink not in {"none", RECORDER}]
-    store = _store_for(kernel, prepared, parent)
+    # Not in a set: a sink need not have a hash.
+    wanted = [sink for sink in asked if sink not in ("none", RECORDER)]
+    must = _must_record(prepared, parent) or (RECORDER in asked and prepared.record is not False)
+    store = _store_for(kernel, prepared, parent, must=must)
     if not wanted and store is None and (parent is None or parent.channel is None):
         return Opened(sinks=[])
+    secrets = secrets_of(prepared)
     params = shown(prepared.code, request.params)
+    if parent is not None and parent.secrets:
+        # What is secret to a run is so to its parts, whatever their params are called.
+        secrets += parent.secrets
+        params = cast("JsonObject", Redactor(parent.secrets).data(to_jsonable(params)))
     info = RunInfo(
         run_id=request.run_id,
         action=request.action.name,
@@ -79,12 +90,16 @@ def open_sinks(kernel: Kernel, prepared: Prepared) -> Opened:
         definition=place.definition,
         cached_from=None if place.known is None else place.known.run_id,
     )
-    info.__dict__["kernel"] = kernel
-    opened = Opened(sinks=kernel.open_sinks(wanted, info))
+    info.__dict__.update(kernel=kernel, secrets=secrets)
+    opened = Opened(sinks=kernel.open_sinks(wanted, info), secrets=secrets)
     if parent is not None and parent.channel is not None:
         opened.sinks.append(("parent", ChildSink(parent.channel)))
     if store is not None:
-        _record(kernel, store, opened, info, resume=place.resume, must=_must_record(prepared, parent))
+        try:
+            _record(kernel, store, opened, info, resume=place.resume, must=must)
+        except SynapseError as error:
+            _close(opened, info, error)
+            raise
     return opened
 
 
@@ -94,15 +109,22 @@ def work_dir_of(kernel: Kernel, run_id: str) -> str:
     return os.path.join(root if root else state_home() / "runs", run_id)  # noqa: PTH118 - twice as fast
 
 
+def secrets_of(prepared: Prepared) -> list[str]:
+    """Return the secret texts of a run: in its variables, in its params as given, and in those by default."""
+    request = prepared.request
+    found = [*secrets_of_env(request.env), *secret_values(prepared.code, request.params)]
+    built = getattr(prepared.params, "__dict__", {})
+    return [*found, *secret_values(prepared.code, built)]
+
+
 def _must_record(prepared: Prepared, parent: Live | None) -> bool:
     if prepared.request.place.resume or prepared.record:
         return True
     return parent is not None and parent.opened.recorded and prepared.record is None
 
 
-def _store_for(kernel: Kernel, prepared: Prepared, parent: Live | None) -> RunStore | None:
+def _store_for(kernel: Kernel, prepared: Prepared, parent: Live | None, *, must: bool) -> RunStore | None:
     """Return the store that a run is to be recorded in, if any."""
-    must = _must_record(prepared, parent)
     if prepared.record is False or (parent is not None and not must):
         return None
     try:
@@ -122,6 +144,21 @@ def _store_for(kernel: Kernel, prepared: Prepared, parent: Live | None) -> RunSt
     return store
 
 
+def _close(opened: Opened, info: RunInfo, error: SynapseError) -> None:
+    """Close the sinks of a run that does not start."""
+    told = ErrorInfo(type=type(error).__name__, message=str(error), kind="executor")
+    now = datetime.now(UTC)
+    outcome = Outcome(
+        run_id=info.run_id,
+        status="failed",
+        action=info.action,
+        started=info.started,
+        finished=now,
+        error=told,
+    )
+    Channel(info.run_id, info.action, opened.sinks).close(outcome)
+
+
 def _record(
     kernel: Kernel, store: RunStore, opened: Opened, info: RunInfo, *, resume: bool, must: bool
 ) -> None:
@@ -130,8 +167,9 @@ def _record(
         if resume:
             record = store.claim(info.run_id, kernel.owner)
             opened.attempt, opened.seq = record.attempt, record.last_seq
-            info = msgspec.structs.replace(info, attempt=record.attempt)
-            info.__dict__["kernel"] = kernel
+            again = msgspec.structs.replace(info, attempt=record.attempt)
+            again.__dict__.update(info.__dict__)
+            info = again
         factory = cast("Callable[[RunInfo, str | None], Sink]", kernel.registry.resolve("sinks", RECORDER))
         # Last of all, so that it is closed last: a run that reads as ended was told to everyone.
         opened.sinks.append((RECORDER, factory(info, None)))

@@ -46,11 +46,14 @@ def is_alive(owner: Owner) -> bool | None:
     """
     Tell whether a process still exists: suspended counts as alive, a zombie does not.
 
-    None where it cannot be known from here: on another machine, or in another namespace.
+    None where it cannot be known from here: on another machine, in another namespace, or of another user
+    where the system hides their processes.
     """
     if not owner.boot or owner.boot != _boot() or owner.namespace != _namespace():
         return None
     started = _started(owner.pid)
+    if started is None and _is_hidden(owner.pid):
+        return None
     return started is not None and started == owner.started
 
 
@@ -87,11 +90,24 @@ def _started(pid: int) -> str | None:
     return None if state in {"Z", "X", "x"} else ticks
 
 
+def _is_hidden(pid: int) -> bool:
+    """Tell whether there is a process of this number that may not be looked at."""
+    if os.access(f"/proc/{pid}/stat", os.R_OK):
+        return False
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
 def _asked(*command: str) -> str:
     # Where /proc answers, nobody asks: not imported then.
     import subprocess
 
     try:
         return subprocess.run(command, capture_output=True, text=True, check=False, timeout=10).stdout.strip()
-    except OSError:
+    except (OSError, subprocess.TimeoutExpired):
         return ""

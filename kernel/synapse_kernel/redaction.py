@@ -90,6 +90,12 @@ class Redactor:
             text = text.replace(secret, MASK)
         return text
 
+    def data(self, value: object) -> object:
+        """Return JSON-like data with the secrets in it masked."""
+        import msgspec
+
+        return msgspec.json.decode(self.raw(msgspec.json.encode(value))) if self._raw else value
+
     def raw(self, raw: bytes) -> bytes:
         """Mask the secrets in encoded JSON."""
         for secret in self._raw:

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, cast
 import msgspec
 
 from synapse_kernel.contracts import ErrorInfo, InlineExecutor, Job, Outcome, Task
-from synapse_kernel.emitter import CancelToken, Channel
+from synapse_kernel.control import FORCE_SECONDS, Control, Live
+from synapse_kernel.emitter import Channel
 from synapse_kernel.errors import HookError, RunCancelled, SynapseError
 from synapse_kernel.models import check_type
-from synapse_kernel.opening import RECORDER, Opened
-from synapse_kernel.params import explain, secret_values
-from synapse_kernel.preparation import Prepared
-from synapse_kernel.redaction import Redactor, secrets_of_env
+from synapse_kernel.opening import RECORDER, Opened, secrets_of
+from synapse_kernel.params import explain
+from synapse_kernel.redaction import Redactor
 from synapse_kernel.striking import InlineJob
 from synapse_kernel.worker import describe_error, interrupted
 
@@ -30,65 +30,7 @@ if TYPE_CHECKING:
     from synapse_kernel.contracts import KnownResult, Send
     from synapse_kernel.events import Event, Status
     from synapse_kernel.kernel import Kernel
-
-# What a job may take beyond the grace period before the kernel stops waiting for it.
-FORCE_SECONDS = 10.0
-
-
-class Control:
-    """The way to stop a run from outside, whatever stage it is in."""
-
-    def __init__(self, grace: float) -> None:
-        self.token = CancelToken()
-        self.grace = grace
-        self._job: Job | None = None
-        self._lock = threading.Lock()
-
-    def cancel(self, reason: str = "cancelled", grace: float | None = None) -> None:
-        """Tell the run to stop; by force after the grace period."""
-        if grace is not None:
-            self.grace = grace
-        # Before the job is looked up: one attached meanwhile sees the token.
-        self.token.set(reason)
-        with self._lock:
-            job = self._job
-        if job is not None:
-            job.cancel(self.grace)
-
-    def attach(self, job: Job | None) -> None:
-        """Name the attempt that is under way; one of a run that was told to stop is stopped at once."""
-        with self._lock:
-            self._job = job
-        if job is not None and self.token.is_set:
-            job.cancel(self.grace)
-
-
-class Live(msgspec.Struct, kw_only=True):
-    """A run under way."""
-
-    prepared: Prepared
-    control: Control
-    channel: Channel | None
-    opened: Opened
-    inline: bool
-    secrets: list[str]
-    started: datetime
-    over: threading.Event
-    """Set when the sinks have all of it."""
-    thread: int
-    """The thread that conducts it."""
-    top: str | None = None
-    """The run at the top, if it is part of one."""
-
-    @property
-    def root(self) -> str:
-        """The run at the top of those that this one is part of."""
-        return self.top or self.prepared.request.run_id
-
-    def wait(self) -> None:
-        """Wait for the end of a run that was told to stop, unless this thread is the one that conducts it."""
-        if self.thread != threading.get_ident():
-            self.over.wait(self.control.grace + FORCE_SECONDS)
+    from synapse_kernel.preparation import Prepared
 
 
 def conduct(
@@ -109,8 +51,8 @@ def conduct(
     channel: Channel | None = None
     if opened.sinks:
         channel = Channel(request.run_id, request.action.name, opened.sinks, opened.seq)
-    secrets: list[str] = []
-    if channel is not None or not prepared.executor.in_process:
+    secrets = opened.secrets or []
+    if opened.secrets is None and (channel is not None or not prepared.executor.in_process):
         secrets = secrets_of(prepared)
     live = Live(
         prepared=prepared,
@@ -122,10 +64,13 @@ def conduct(
         started=started,
         over=threading.Event(),
         thread=threading.get_ident(),
+        attempt=opened.attempt,
     )
-    if request.place.parent is not None and (parent := kernel.live_runs.get(request.place.parent)):
-        live.top = parent.root
+    parent = kernel.live_runs.get(request.place.parent) if request.place.parent is not None else None
     kernel.live_runs[request.run_id] = live
+    if parent is not None:
+        live.top = parent.root
+        parent.control.join(control)
     if kernel.closed:
         control.cancel("cancelled: the kernel shut down")
     outcome: Outcome | None = None
@@ -144,24 +89,26 @@ def conduct(
             raise
         outcome.__dict__["exception"] = raised
     finally:
-        del kernel.live_runs[request.run_id]
         if outcome is None:
             error = ErrorInfo(type="Interrupted", message="the run was broken off", kind="cancelled")
             outcome = concluded(live, "cancelled", error)
-        outcome = _end(live, outcome)
+        try:
+            outcome = _end(live, outcome)
+        finally:
+            # Not before: a kernel that shuts down waits until the history has the end of each run.
+            del kernel.live_runs[request.run_id]
+            if parent is not None:
+                parent.control.leave(control)
     return outcome
-
-
-def secrets_of(prepared: Prepared) -> list[str]:
-    """Return the secret texts of a run: in its variables, in its params as given, and in those by default."""
-    request = prepared.request
-    found = [*secrets_of_env(request.env), *secret_values(prepared.code, request.params)]
-    built = getattr(prepared.params, "__dict__", {})
-    return [*found, *secret_values(prepared.code, built)]
 
 
 def _end(live: Live, outcome: Outcome) -> Outcome:
     """Tell the sinks how the run ended, and return its outcome without secrets."""
+    if outcome.attempts < live.attempt:
+        # By whoever concluded it without an attempt. The history takes no end of an earlier one.
+        replaced = msgspec.structs.replace(outcome, attempts=live.attempt)
+        replaced.__dict__.update(outcome.__dict__)
+        outcome = replaced
     if not outcome.ok or outcome.warnings:
         outcome = _masked(outcome, live.secrets or secrets_of(live.prepared))
     error = outcome.error
@@ -257,6 +204,7 @@ def _attempt(kernel: Kernel, live: Live, attempt: int) -> Outcome:
         )
         return concluded(live, "cancelled", error, attempt)
     task = _task(kernel, live, attempt, in_process=executor.in_process)
+    live.attempt = attempt
     if channel is not None:
         channel.state("running", attempt)
         task = msgspec.structs.replace(task, seq=channel.seq)
@@ -289,13 +237,21 @@ def _run_here(executor: InlineExecutor, task: Task, send: Send | None, live: Liv
         return executor.run(task, send, control.token)
     started = datetime.now(UTC)
     job = InlineJob(control.token)
-    control.attach(job)
     outcome: Outcome | None = None
     try:
-        outcome = executor.run(task, send, control.token)
-        job.end()
+        try:
+            control.attach(job)
+            outcome = executor.run(task, job.sender(send), control.token)
+        finally:
+            job.over = True
+            job.end()
     except RunCancelled:
-        # The forced stop came before the action began, or when it was over.
+        # The forced stop came before the action began, or when it was over. A second may be on its way: not
+        # `suppress`, which is a call that it could break off.
+        try:  # noqa: SIM105
+            job.end()
+        except RunCancelled:
+            pass
         if outcome is None:
             error = ErrorInfo(
                 type="RunCancelled", message=f"the run was {control.token.reason}", kind="cancelled"
@@ -347,6 +303,8 @@ def _wait(job: Job, live: Live, attempt: int) -> Outcome:
         return concluded(live, "failed", error, attempt)
     if outcome is None and not control.token.is_set:
         job.cancel(control.grace)
+        run_id = live.prepared.request.run_id
+        control.cancel_parts(f"cancelled: run {run_id} took longer than its {timeout:g} s")
         job.wait(control.grace + FORCE_SECONDS)
         error = ErrorInfo(
             type="RunTimedOut", message=f"the run took longer than its {timeout:g} s", kind="timeout"

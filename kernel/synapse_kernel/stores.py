@@ -16,7 +16,7 @@ from typing import Protocol, TypeAlias, runtime_checkable
 import msgspec
 
 from synapse_kernel.contracts import JsonObject, Outcome, Resources, RunKind
-from synapse_kernel.errors import SynapseError
+from synapse_kernel.errors import SynapseError, UsageError
 from synapse_kernel.events import Event, Status
 from synapse_kernel.owners import Owner
 
@@ -330,14 +330,22 @@ class CheckpointStore:
         self.run_id = run_id
 
     def put(self, key: str, value: object) -> None:
-        """Keep a value; raises `NotJsonError` for one that JSON cannot hold."""
+        """Keep a value; raises `UsageError` for one that JSON cannot hold."""
         self.put_all({key: value})
 
     def put_all(self, values: Mapping[str, object]) -> None:
         """Keep several values, all or none."""
-        from synapse_kernel.serialization import to_plain
+        from synapse_kernel.serialization import NotJsonError, to_plain
 
-        encoded = {key: msgspec.json.encode(to_plain(value, name=key)) for key, value in values.items()}
+        encoded = {}
+        for key, value in values.items():
+            try:
+                encoded[key] = msgspec.json.encode(to_plain(value, name=key))
+            except NotJsonError as error:
+                raise UsageError(
+                    f"The checkpoint is not JSON: {error.where} is of type {error.type}\n"
+                    "  keep numbers, text, lists and mappings; write the rest to a file and keep its path"
+                ) from None
         self._store.put(self.run_id, encoded)
 
     def get(self, key: str, default: object = None) -> object:

@@ -12,17 +12,27 @@ from typing import TYPE_CHECKING
 from synapse_kernel.errors import RunCancelled
 
 if TYPE_CHECKING:
-    from synapse_kernel.contracts import Outcome
+    from synapse_kernel.contracts import Outcome, Send
     from synapse_kernel.emitter import CancelToken
+    from synapse_kernel.events import Event
+
+# How long a sink that takes a batch is spared.
+DELIVERY_SECONDS = 2.0
 
 
 class InlineJob:
-    """Work under way in the thread that made this, until `end`."""
+    """
+    Work under way in the thread that made this, until `over` is set and `end` has returned.
+
+    `over` is set as an attribute: a call could be broken off before it has done anything. After it, two stops
+    may still be raised: one that was waiting, and one that was being decided on.
+    """
 
     def __init__(self, token: CancelToken) -> None:
         self._token = token
         self._thread = threading.get_ident()
-        self._over = False
+        self.over = False
+        self._delivering = threading.Lock()
         # Held while the thread is made to stop, so that this never strikes once its work is done.
         self._working = threading.Lock()
         self._ended: threading.Event | None = None
@@ -36,7 +46,7 @@ class InlineJob:
         with self._working:
             first, self._told = not self._told, True
             ended = self._ended = self._ended or threading.Event()
-            if self._over:
+            if self.over:
                 return
         self._token.set()
         if first or grace <= 0:
@@ -44,21 +54,37 @@ class InlineJob:
                 target=self._force, args=(ended, grace), name="synapse-cancel", daemon=True
             ).start()
 
+    def sender(self, send: Send | None) -> Send | None:
+        """Return what hands events to `send` without being broken off in the middle."""
+        if send is None:
+            return None
+
+        def deliver(events: list[Event]) -> None:
+            with self._delivering:
+                send(events)
+
+        return deliver
+
     def end(self) -> None:
-        """Say that the work is done: nothing strikes this thread any more once this has returned."""
+        """Wait for a stop that is being decided on, once `over` is set, and let it be raised here."""
         with self._working:
-            self._over = True
-            if self._ended is not None:
-                self._ended.set()
+            pass
         _safe_point()
+        # Only now: broken off inside an event, it would keep the event's lock.
+        if self._ended is not None:
+            self._ended.set()
 
     def _force(self, ended: threading.Event, grace: float) -> None:
         if ended.wait(max(grace, 0)):
             return
+        # A sink that takes a batch is not struck, unless it takes for ever: it may hold a transaction.
+        waited = self._delivering.acquire(timeout=DELIVERY_SECONDS)
         with self._working:
-            if not self._over:
+            if not self.over:
                 self._token.strike()
                 raise_in_thread(self._thread, RunCancelled)
+        if waited:
+            self._delivering.release()
 
 
 def raise_in_thread(thread: int, error: type[BaseException]) -> None:

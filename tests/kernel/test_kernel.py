@@ -292,7 +292,7 @@ def test_a_mode_that_no_executor_serves_says_how_to_get_one(kernel: Kernel):
 
     assert (
         "No executor serves the method 'job'\n"
-        "  executors here: local, process\n"
+        "  executors here: local, pipeline, process\n"
         "  install one with: pip install 'synapse-kernel[ray]'  or run it here with: --executor local"
     ) == str(caught.value)
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from synapse_kernel.actions import default_name, first_line
+from synapse_kernel.syntax import parse_source
 from synapse_plugins.discovery.source_names import (
     Function,
     Name,
@@ -151,7 +152,7 @@ class SourceTree:
         self._modules[name] = module = None
         try:
             self.stamps[str(file)] = stamp(file)
-            tree = ast.parse(file.read_bytes(), filename=str(file))
+            tree = parse_source(file.read_bytes(), str(file))
         except SyntaxError as error:
             self.problems.append(Unreadable(file=str(relative), line=error.lineno, reason=str(error.msg)))
         except (ValueError, OSError, RecursionError, MemoryError) as error:

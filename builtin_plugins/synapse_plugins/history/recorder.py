@@ -11,7 +11,7 @@ import os
 import threading
 from collections import deque
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar, cast
 from weakref import WeakKeyDictionary, ref
 
 from synapse_kernel.errors import SynapseError, UsageError
@@ -19,11 +19,13 @@ from synapse_kernel.stores import RunRecord, RunStore, end_of
 from synapse_plugins.history.surroundings import commit_of, environment_id, environment_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-    from synapse_kernel.contracts import Outcome, RunInfo
+    from synapse_kernel.contracts import JsonObject, Outcome, RunInfo
     from synapse_kernel.events import Event
     from synapse_kernel.kernel import Kernel
+
+T = TypeVar("T")
 
 FLUSH_SECONDS = 0.1
 POLL_SECONDS = 0.5
@@ -53,6 +55,7 @@ class Recorder:
             raise UsageError(f"The sink 'history' takes no argument, got {argument!r}")
         self._run_id = run.run_id
         self._store = store
+        self._secrets = run.secrets
         self._waiting: list[Event] = []
         self._armed = False
         self._lock = threading.Lock()
@@ -63,6 +66,8 @@ class Recorder:
     def accept(self, events: Sequence[Event]) -> None:
         """Take a batch."""
         own = [event for event in events if event.run_id == self._run_id]
+        if not own:
+            return
         with self._lock:
             self._waiting += own
             if len(self._waiting) >= BATCH:
@@ -71,17 +76,18 @@ class Recorder:
                 self._armed = True
                 self._heart.arm(self)
 
-    def flush(self) -> None:
-        """Write what is waiting; what cannot be written waits on."""
+    def flush(self) -> bool:
+        """Write what is waiting; False if it cannot be written, and waits on."""
         with self._lock:
-            self._armed = False
             self._write()
+            self._armed = bool(self._waiting)
+            return not self._armed
 
     def close(self, outcome: Outcome) -> None:
         """Write what is waiting and the outcome, together."""
         with self._lock:
             waiting, self._waiting = self._waiting, []
-            self._store.finish(end_of(outcome), waiting)
+            self._store.finish(end_of(outcome, self._secrets), waiting)
 
     def _write(self) -> None:
         if not self._waiting:
@@ -99,7 +105,7 @@ class Heart:
     """
     One thread for a kernel that records: writes what waits, says that it lives, hears who is to stop.
 
-    Between two beats it sleeps; a kernel without runs under way does not wake it.
+    While no run is under way it leaves the store alone.
     """
 
     def __init__(self, kernel: Kernel, store: RunStore) -> None:
@@ -107,6 +113,8 @@ class Heart:
         self._owner = kernel.owner
         self._store = store
         self._armed: deque[Recorder] = deque()
+        self._late: list[Recorder] = []
+        """Those whose store could not be written."""
         self._wake = threading.Event()
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="synapse-history", daemon=True)
@@ -139,13 +147,27 @@ class Heart:
             if now >= poll_at:
                 self._guarded(self._hear)
                 poll_at = now + POLL_SECONDS
+                self._retry()
             if now >= beat_at:
-                self._guarded(lambda: self._store.heartbeat(self._owner))
+                self._guarded(self._live)
                 beat_at = now + HEARTBEAT_SECONDS
 
     def _flush(self) -> None:
         for _ in range(len(self._armed)):
-            self._armed.popleft().flush()
+            recorder = self._armed.popleft()
+            # Of several that fail, each: what one raises must not keep another from being tried again.
+            if not self._guarded(recorder.flush):
+                self._late.append(recorder)
+
+    def _retry(self) -> None:
+        late, self._late = self._late, []
+        for recorder in late:
+            self.arm(recorder)
+
+    def _live(self) -> None:
+        kernel = self._kernel()
+        if kernel is not None and kernel.live_runs:
+            self._store.heartbeat(self._owner)
 
     def _hear(self) -> None:
         kernel = self._kernel()
@@ -155,14 +177,14 @@ class Heart:
             for run_id, reason in self._store.cancel_requests(self._owner):
                 kernel.cancel(run_id, reason)
 
-    def _guarded(self, call: object) -> None:
+    def _guarded(self, call: Callable[[], T]) -> T | None:
         try:
-            assert callable(call)
-            call()
+            return call()
         except Exception as error:  # noqa: BLE001 - the next beat may succeed, and runs must be heard
             import logging
 
             logging.getLogger("synapse_kernel").warning("The history: %s: %s", type(error).__name__, error)
+            return None
 
 
 _hearts: WeakKeyDictionary[Kernel, Heart] = WeakKeyDictionary()
@@ -199,7 +221,7 @@ def _record(run: RunInfo, store: RunStore) -> RunRecord:
         created=run.started,
         kind=run.kind,
         executor=run.executor,
-        params=run.params,
+        params=_plain(run.params),
         masked=list(run.masked),
         resources=run.resources,
         timeout=run.timeout,
@@ -217,6 +239,15 @@ def _record(run: RunInfo, store: RunStore) -> RunRecord:
         definition=run.definition,
         cached_from=run.cached_from,
     )
+
+
+def _plain(params: JsonObject) -> JsonObject:
+    """Return params as JSON-like data: in process they may hold any object, which is told by its repr."""
+    if not params:
+        return params
+    from synapse_kernel.serialization import to_jsonable
+
+    return cast("JsonObject", to_jsonable(params))
 
 
 _known_environments: set[tuple[str, str]] = set()

@@ -33,12 +33,13 @@ def commit_of(folder: str) -> str | None:
 def _repository(folder: str) -> Path | None:
     for place in (Path(folder), *Path(folder).parents):
         found = place / ".git"
-        if found.is_dir():
+        # Not `Path.is_dir`, which raises where a folder above may not be searched.
+        if os.path.isdir(found):  # noqa: PTH112
             return found
-        if found.is_file():
-            # A worktree or submodule: one line that says where the repository's folder is.
-            named = found.read_text(encoding="utf-8", errors="replace").removeprefix("gitdir:").strip()
-            return place / named
+        # A worktree or submodule: one line that says where the repository's folder is.
+        named = _text(found)
+        if named is not None:
+            return place / named.removeprefix("gitdir:").strip()
     return None
 
 
@@ -70,7 +71,7 @@ def _as_commit(text: str | None) -> str | None:
 def _text(file: Path) -> str | None:
     try:
         return file.read_text(encoding="utf-8", errors="replace").strip()
-    except OSError:
+    except (OSError, ValueError):  # a name that no file can have
         return None
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from synapse_kernel.errors import SynapseError, listing
+from synapse_kernel.syntax import parse_source
 from synapse_plugins.pipelines.references import Reference, look_up, template
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ def parse_condition(text: str) -> Condition:
         references[name] = part
         source += name
     try:
-        parsed = ast.parse(source.strip(), mode="exec")
+        parsed = parse_source(source.strip())
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         reason = error.msg if isinstance(error, SyntaxError) else str(error)
         raise ConditionError(text, f"cannot be read: {reason}") from None

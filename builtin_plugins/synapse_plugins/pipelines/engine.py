@@ -74,7 +74,8 @@ class Launch:
         self._plan = plan
         self._use_cache = use_cache
         self._executor = executor
-        self._limit = concurrency or plan.spec.concurrency or max(4, os.cpu_count() or 1)
+        given = plan.spec.concurrency if concurrency is None else concurrency
+        self._limit = max(4, os.cpu_count() or 1) if given is None else given
         if self._limit < 1:
             raise UsageError(f"concurrency must be 1 or more, got {self._limit}")
         store = kernel.store if record is not False else None
@@ -104,6 +105,7 @@ class Launch:
                 self._amendment = kept = amend(kept, definition, self._params, children, changed)
             self._children = counting(children, kept)
         self._attempt = None if before is None else before.attempt + 1
+        self._folder = None if before is None else before.work_dir
         self._action = self._made_action()
         self._settled: dict[str, object] = {
             "executor": "pipeline",
@@ -114,6 +116,8 @@ class Launch:
                 kind="pipeline",
                 definition=definition,
                 target=target,
+                # Where it began, whatever the settings say by now.
+                work_dir=self._folder,
             ),
         }
 
@@ -155,13 +159,14 @@ class Launch:
             if self._attempt is not None and ctx.attempt != self._attempt:
                 # What was read of it before it was claimed is out of date.
                 raise SynapseError(
-                    f"Another process went on with run {ctx.run_id}, and broke off, as this one was about to\n"
+                    f"Another process went on with run {ctx.run_id}, and broke off, "
+                    "as this one was about to\n"
                     f"  go on with it once more: --resume {ctx.run_id}"
                 )
             if self._amendment is not None and self._store is not None:
                 # Here the run is claimed, and no node of the changed pipeline has begun.
                 keep_amendment(self._store, ctx.run_id, self._amendment)
-            folder = work_dir_of(self._kernel, ctx.run_id)
+            folder = self._folder or work_dir_of(self._kernel, ctx.run_id)
             runner = NodeRunner(
                 self._kernel,
                 self._plan,

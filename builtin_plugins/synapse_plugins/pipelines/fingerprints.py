@@ -24,6 +24,7 @@ from synapse_kernel.config import FILE_NAME
 from synapse_kernel.errors import UsageError
 from synapse_kernel.models import Field, fields_by_any_key, types_in
 from synapse_kernel.serialization import NotJsonError, params_to_plain, to_plain
+from synapse_kernel.syntax import parse_source
 from synapse_plugins.pipelines.contents import add_texts, content_hash
 
 if TYPE_CHECKING:
@@ -291,7 +292,7 @@ def _imported(root: Path, module: str) -> set[Path]:
 def _imports(file: Path, name: str) -> Iterator[str]:
     """Yield the modules that a file may mean by its imports, also those inside its functions."""
     try:
-        tree = ast.parse(file.read_bytes())
+        tree = parse_source(file.read_bytes())
     except (SyntaxError, ValueError, OSError):
         return
     package = name.split(".") if file.stem == "__init__" else name.split(".")[:-1]

@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 
 from synapse_kernel.contracts import ErrorInfo, KnownResult, RunPlace
+from synapse_kernel.control import Control
 from synapse_kernel.errors import ParamsError, RunCancelled, SynapseError, UsageError
+from synapse_kernel.hooking import warn
 from synapse_kernel.models import check_type
-from synapse_kernel.opening import open_sinks
+from synapse_kernel.opening import open_sinks, secrets_of
 from synapse_kernel.params import Layer
 from synapse_kernel.preparation import Prepared, RunOptions, prepare, resolve_action
-from synapse_kernel.runs import Control, conduct
+from synapse_kernel.runs import conduct
 from synapse_kernel.serialization import params_to_plain
 from synapse_kernel.stores import kept_result
 from synapse_kernel.worker import describe_error
@@ -30,7 +32,7 @@ from synapse_plugins.pipelines.scheduler import Done, Job, as_info
 from synapse_plugins.pipelines.targets import target_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from synapse_kernel.actions import ActionCode
     from synapse_kernel.contracts import ActionRef, ActionSpec, JsonObject, Outcome
@@ -49,6 +51,9 @@ class Plan(Protocol):
     @property
     def spec(self) -> PipelineSpec:
         """The pipeline as data."""
+
+    def check_for(self, kernel: Kernel) -> None:
+        """Raise `PipelineError` with all that is wrong with the pipeline, if it has not been checked yet."""
 
     def join_params(self, given: Mapping[str, object]) -> JsonObject:
         """Return the pipeline's params from those that were given; raises `ParamsError` with all mistakes."""
@@ -121,7 +126,7 @@ class NodeRunner:
         result: object = msgspec.json.decode(child.result)
         try:
             return Restored(self._typed(job.node, result), child.run_id)
-        except (ValueError, SynapseError):
+        except Exception:  # noqa: BLE001 - whatever a model's own checks raise
             # The action's result model has changed: what was recorded is no result of it any more.
             return None
 
@@ -154,7 +159,7 @@ class NodeRunner:
         if outcome.unrecorded is not None:
             return self._lost(job, outcome)
         if outcome.ok and cache_key is not None and known is None:
-            self._keep(cache_key, outcome)
+            self._keep(cache_key, outcome, secrets_of(prepared))
         return Done(
             job=job,
             state=outcome.status,
@@ -240,15 +245,19 @@ class NodeRunner:
         entry = msgspec.json.decode(raw)
         try:
             result = self._typed(node, entry["result"])
-        except (ValueError, SynapseError):
+        except Exception:  # noqa: BLE001 - whatever a model's own checks raise
             return None
         if not outputs_present(result, prepared.code.result_type):
             return None
         return KnownResult(result, entry["run_id"])
 
-    def _keep(self, key: str, outcome: Outcome) -> None:
+    def _keep(self, key: str, outcome: Outcome, secrets: Sequence[str]) -> None:
         assert self._store is not None
-        result, reusable = kept_result(outcome.result)
-        if reusable:
-            entry = {"run_id": outcome.run_id, "result": result}
+        result, reusable = kept_result(outcome.result, secrets)
+        if not reusable:
+            return
+        entry = {"run_id": outcome.run_id, "result": result}
+        try:
             self._store.put(CACHE, {key: msgspec.json.encode(entry)})
+        except SynapseError as error:
+            warn(f"The result of run {outcome.run_id} is not cached: {error}")

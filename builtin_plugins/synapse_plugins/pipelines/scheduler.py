@@ -18,7 +18,7 @@ import msgspec
 
 from synapse_kernel.contracts import ErrorInfo
 from synapse_kernel.errors import RunCancelled, SynapseError
-from synapse_kernel.worker import current_token
+from synapse_kernel.worker import current_token, describe_error
 from synapse_plugins.pipelines.conditions import holds
 from synapse_plugins.pipelines.definition import NodeSpec, dependencies, last_nodes
 from synapse_plugins.pipelines.references import lone_reference, resolve
@@ -164,8 +164,9 @@ class Scheduler:
                 self._skip(node, reason)
                 return False
             items = self._items(node)
-        except SynapseError as error:
-            done = Done(job=Job(node=node, key=node.name, scope={}), state="failed", error=as_info(error))
+        except Exception as error:  # noqa: BLE001 - also what an object of an action's own raises
+            info = as_info(error) if isinstance(error, SynapseError) else describe_error(error, "params")
+            done = Done(job=Job(node=node, key=node.name, scope={}), state="failed", error=info)
             self._tell_end(done)
             self._fail(done)
             self._absent[node.name] = "failed"
@@ -298,7 +299,10 @@ class Scheduler:
 
     def _say(self, event: str, data: dict[str, object]) -> None:
         """Log something; a pipeline that is told to stop first waits for its nodes, and goes on telling."""
-        with suppress(RunCancelled):
+        try:
+            self._ctx.log(event, data)
+        except RunCancelled:
+            # Raised once, in place of what was to be said.
             self._ctx.log(event, data)
 
     def _result(self) -> object:
