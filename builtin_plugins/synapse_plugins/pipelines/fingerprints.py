@@ -285,12 +285,17 @@ def _imported(root: Path, module: str) -> set[Path]:
         files.add(file)
         if "." in name:
             pending.append(name.rpartition(".")[0])
-        pending.extend(_imports(file, name))
+        pending.extend(_imports(file, name, content_hash(file)))
     return files
 
 
-def _imports(file: Path, name: str) -> Iterator[str]:
-    """Yield the modules that a file may mean by its imports, also those inside its functions."""
+@lru_cache(maxsize=1000)
+def _imports(file: Path, name: str, content: str | None) -> tuple[str, ...]:  # noqa: ARG001 - a part of the key
+    """Return the modules that a file may mean by its imports, also those inside its functions."""
+    return tuple(_imports_in(file, name))
+
+
+def _imports_in(file: Path, name: str) -> Iterator[str]:
     try:
         tree = parse_source(file.read_bytes())
     except (SyntaxError, ValueError, OSError):

@@ -24,7 +24,7 @@ from synapse_kernel.params import Layer
 from synapse_kernel.preparation import Prepared, RunOptions, prepare, resolve_action
 from synapse_kernel.runs import conduct
 from synapse_kernel.serialization import params_to_plain
-from synapse_kernel.stores import kept_result
+from synapse_kernel.stores import StoreError, kept_result
 from synapse_kernel.worker import describe_error
 from synapse_plugins.pipelines.definition import action_label, references_of
 from synapse_plugins.pipelines.references import resolve
@@ -135,6 +135,8 @@ class NodeRunner:
         start = perf_counter()
         try:
             done = self._run(job)
+        except StoreError as error:
+            done = Done(job=job, state="failed", error=as_info(error), fatal=True)
         except SynapseError as error:
             done = Done(job=job, state="failed", error=as_info(error))
         except RunCancelled:
