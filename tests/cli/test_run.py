@@ -207,12 +207,13 @@ def test_mistakes_on_the_command_line_are_told_in_a_sentence(cli: Cli, greeter: 
     ) == _error(cli("run", greeter, "greet", "--env", "NOPE"))
     assert (
         2,
-        "Executor 'proces' is not registered; did you mean 'process'?\n  registered: local, pipeline, process",
+        "Executor 'proces' is not registered; did you mean 'process'?\n"
+        "  registered: local, pipeline, process",
     ) == _error(cli("run", greeter, "greet", "--executor", "proces"))
     assert (
         2,
         "No executor serves the method 'job'\n"
-        "  executors here: local, process\n"
+        "  executors here: local, pipeline, process\n"
         "  install one with: pip install 'synapse-kernel[ray]'  or run it here with: --executor local",
     ) == _error(cli("run", greeter, "remote"))
     assert (2, "Sink 'consol' is not registered; did you mean 'console'?\n"
