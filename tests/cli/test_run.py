@@ -217,7 +217,7 @@ def test_mistakes_on_the_command_line_are_told_in_a_sentence(cli: Cli, greeter: 
         "  install one with: pip install 'synapse-kernel[ray]'  or run it here with: --executor local",
     ) == _error(cli("run", greeter, "remote"))
     assert (2, "Sink 'consol' is not registered; did you mean 'console'?\n"
-               "  registered: console, jsonl, logging") == _error(
+               "  registered: console, history, jsonl, logging") == _error(
         cli("run", greeter, "greet", "--sink", "consol")
     )  # fmt: skip
 
