@@ -414,6 +414,14 @@ class Channel:
         _warn(text)
 
 
+def discard(events: list[Event]) -> None:
+    """
+    Take the events of a run that nobody listens to.
+
+    An executor in this process may know it by this, and let none be made.
+    """
+
+
 class ChildSink:
     """The sinks of a run, as the run hears them that is part of it."""
 

@@ -16,7 +16,7 @@ import msgspec
 
 from synapse_kernel.contracts import ErrorInfo, InlineExecutor, Job, Outcome, Task
 from synapse_kernel.control import FORCE_SECONDS, Control, Live
-from synapse_kernel.emitter import Channel
+from synapse_kernel.emitter import Channel, discard
 from synapse_kernel.errors import HookError, RunCancelled, SynapseError
 from synapse_kernel.models import check_type
 from synapse_kernel.opening import RECORDER, Opened, secrets_of
@@ -28,7 +28,7 @@ from synapse_kernel.worker import describe_error, interrupted
 if TYPE_CHECKING:
     from synapse_kernel.actions import ActionCode
     from synapse_kernel.contracts import KnownResult, Send
-    from synapse_kernel.events import Event, Status
+    from synapse_kernel.events import Status
     from synapse_kernel.kernel import Kernel
     from synapse_kernel.preparation import Prepared
 
@@ -215,7 +215,7 @@ def _attempt(kernel: Kernel, live: Live, attempt: int) -> Outcome:
         if inline:
             send = channel.deliver if channel is not None else None
             return _run_here(cast("InlineExecutor", executor), task, send, live)
-        job = executor.submit(task, channel.deliver if channel is not None else _discard)
+        job = executor.submit(task, channel.deliver if channel is not None else discard)
         control.attach(job)
         outcome = _wait(job, live, attempt)
         return outcome if executor.in_process else _typed_result(prepared.code, outcome)
@@ -316,10 +316,6 @@ def _wait(job: Job, live: Live, attempt: int) -> Outcome:
         type="RunCancelled", message=f"the run was {control.token.reason or 'cancelled'}", kind="cancelled"
     )
     return concluded(live, "cancelled", error, attempt)
-
-
-def _discard(events: list[Event]) -> None:
-    """Take the events of a run that nobody listens to."""
 
 
 def _task(kernel: Kernel, live: Live, attempt: int, *, in_process: bool) -> Task:

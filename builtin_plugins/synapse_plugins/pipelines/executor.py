@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from synapse_kernel.emitter import CancelToken
+from synapse_kernel.emitter import CancelToken, discard
 from synapse_kernel.errors import UsageError
 from synapse_kernel.worker import execute
 from synapse_plugins.pipelines.scheduler import PipelineFailed
@@ -69,8 +69,9 @@ class PipelineJob:
         self._token.set()
 
     def _work(self, task: Task, send: Send) -> None:
+        heard = None if send is discard else send
         try:
-            outcome = execute(task, send, self._token, kernel=lambda: self._kernel, pulse=self._kernel.pulse)
+            outcome = execute(task, heard, self._token, kernel=lambda: self._kernel, pulse=self._kernel.pulse)
             if isinstance(outcome.exception, PipelineFailed):
                 # What went wrong is in a node: its error is told, not where the pipeline noticed.
                 replaced = msgspec.structs.replace(outcome, error=outcome.exception.info)

@@ -181,7 +181,7 @@ class NodeRunner:
             resume=job.key in self._children,
             parent=self._run_id,
             node=job.key,
-            work_dir=str(self.folders.node_path(job.key)),
+            work_dir=self.folders.node_path(job.key),
         )
         options = RunOptions(
             executor=node.executor or self._executor,

@@ -42,6 +42,7 @@ class PipelineContext:
         self.folder = Path(root).absolute() / run_id
         """The run's folder; it need not be there yet."""
         self._made: dict[str, Path] = {}
+        self._text = str(self.folder)
 
     @property
     def datasets(self) -> Path:
@@ -68,9 +69,9 @@ class PipelineContext:
         """Where nodes put files to go on from."""
         return self._ready("checkpoints")
 
-    def node_path(self, name: str) -> Path:
+    def node_path(self, name: str) -> str:
         """Return the folder of a node, or a node instance such as ``draw[3]``; nothing is made."""
-        return self.folder / _node_folder(name)
+        return f"{self._text}/{_node_folder(name)}"
 
     def node_dir(self, name: str) -> Path:
         """Make the folder of a node or a node instance and return it."""

@@ -70,8 +70,8 @@ def test_a_relative_root_means_where_the_process_stood(
 def test_a_node_instance_has_a_folder_of_its_own(
     context: PipelineContext, tmp_path: Path, node: str, relative: str
 ) -> None:
-    assert tmp_path / "r1" / relative == context.node_path(node)
-    assert context.node_path(node) == context.node_dir(node)
+    assert str(tmp_path / "r1" / relative) == context.node_path(node)
+    assert context.node_path(node) == str(context.node_dir(node))
     assert context.node_dir(node).is_dir()
 
 
