@@ -68,6 +68,8 @@ class RunPlace(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """The run's own folder; None for one named by its id."""
     definition: JsonObject | None = None
     """What a pipeline's run consists of, for the record."""
+    secret: tuple[str, ...] = ()
+    """Params that are secret, whatever they are called."""
     known: KnownResult | None = None
 
 

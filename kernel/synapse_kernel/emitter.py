@@ -64,6 +64,12 @@ class CancelToken:
         self._on_strike: list[Callable[[], None]] = []
         self._lock = threading.Lock()
 
+    @property
+    def told(self) -> str:
+        """What is said of a run that was stopped: ``cancelled``, ``interrupted`` or ``cancelled: REASON``."""
+        reason = self.reason or "cancelled"
+        return reason if reason.startswith(("cancelled", "interrupted")) else f"cancelled: {reason}"
+
     def set(self, reason: str = "cancelled") -> None:
         """Ask to stop; the first reason stays."""
         with self._lock:

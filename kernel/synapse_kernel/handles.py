@@ -140,6 +140,14 @@ class Run:
         self._thread.start()
 
     @property
+    def run_id(self) -> str:
+        """The same as `id`, by the name that records and events have for it."""
+        return self.id
+
+    def __repr__(self) -> str:
+        return f"Run({self.id!r}, {self.status})"
+
+    @property
     def status(self) -> Status:
         """The state the run is in, or its final one."""
         return self._feed.status

@@ -463,7 +463,10 @@ class Kernel:
         for live in running:
             live.control.cancel("cancelled: the kernel shut down")
         for live in running:
-            live.wait()
+            parent = live.prepared.request.place.parent
+            # Its parent has given it up already.
+            if parent is None or parent in self.live_runs:
+                live.wait()
         for name, executor in list(self._executors.items()):
             try:
                 executor.shutdown()

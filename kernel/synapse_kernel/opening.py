@@ -12,8 +12,8 @@ from synapse_kernel.contracts import ErrorInfo, Outcome, RunInfo, Sink
 from synapse_kernel.emitter import Channel, ChildSink
 from synapse_kernel.errors import SynapseError, UsageError
 from synapse_kernel.hooking import warn
-from synapse_kernel.params import secret_values, shown
-from synapse_kernel.redaction import Redactor, masked_places, secrets_of_env
+from synapse_kernel.params import secret_values, shown, texts_in
+from synapse_kernel.redaction import MASK, Redactor, masked_places, secrets_of_env
 from synapse_kernel.serialization import to_jsonable
 from synapse_kernel.settings import state_home
 
@@ -63,6 +63,7 @@ def open_sinks(kernel: Kernel, prepared: Prepared) -> Opened:
         return Opened(sinks=[])
     secrets = secrets_of(prepared)
     params = shown(prepared.code, request.params)
+    params.update((name, MASK) for name in place.secret if name in params)
     if parent is not None and parent.secrets:
         # What is secret to a run is so to its parts, whatever their params are called.
         secrets += parent.secrets
@@ -113,6 +114,7 @@ def secrets_of(prepared: Prepared) -> list[str]:
     """Return the secret texts of a run: in its variables, in its params as given, and in those by default."""
     request = prepared.request
     found = [*secrets_of_env(request.env), *secret_values(prepared.code, request.params)]
+    found += (text for name in request.place.secret for text in texts_in(request.params.get(name)))
     built = getattr(prepared.params, "__dict__", {})
     return [*found, *secret_values(prepared.code, built)]
 

@@ -130,10 +130,10 @@ def _hidden(value: object, annotation: object, name: str, found: list[str]) -> o
     """Copy a value of the params with what is secret masked; its texts go to `found`."""
     types = tuple(types_in(annotation))
     if any(is_secret_type(kind) for kind in types):
-        found.extend(_texts(value))
+        found.extend(texts_in(value))
         return MASK
     if is_secret_name(name):
-        found.extend(_texts(value))
+        found.extend(texts_in(value))
         return redact(value, name=name)
     if isinstance(value, Mapping):
         known = {key: field.annotation for kind in types for key, field in fields_by_any_key(kind).items()}
@@ -144,7 +144,7 @@ def _hidden(value: object, annotation: object, name: str, found: list[str]) -> o
     if isinstance(value, (list, tuple)):
         return [_hidden(item, annotation, "", found) for item in value]
     if is_secret_type(type(value)):
-        found.extend(_texts(value))
+        found.extend(texts_in(value))
         return MASK
     return value
 
@@ -162,15 +162,16 @@ def _is_secret_place(loc: Sequence[object], wanted: object) -> bool:
     return False
 
 
-def _texts(value: object) -> Iterator[str]:
+def texts_in(value: object) -> Iterator[str]:
+    """Yield the texts in a value, those of its secrets among them."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
         for item in value.values():
-            yield from _texts(item)
+            yield from texts_in(item)
     elif isinstance(value, (list, tuple)):
         for item in value:
-            yield from _texts(item)
+            yield from texts_in(item)
     elif is_secret_type(type(value)):
         yield str(value.get_secret_value())  # type: ignore[attr-defined]
 

@@ -113,7 +113,7 @@ def prepare(
         retries=options.retries,
         job_id=options.job_id,
         checkpoint=options.checkpoint,
-        tags=tuple(options.tags),
+        tags=tuple(dict.fromkeys(tag for tag in options.tags if tag.strip())),
         place=options.place,
     )
     name = kernel.choose_executor(request)

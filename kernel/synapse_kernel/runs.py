@@ -199,9 +199,7 @@ def _attempt(kernel: Kernel, live: Live, attempt: int) -> Outcome:
     executor = prepared.executor
     inline = live.inline and prepared.request.timeout is None and hasattr(executor, "run")
     if control.token.is_set:
-        error = ErrorInfo(
-            type="RunCancelled", message=f"the run was {control.token.reason}", kind="cancelled"
-        )
+        error = ErrorInfo(type="RunCancelled", message=f"the run was {control.token.told}", kind="cancelled")
         return concluded(live, "cancelled", error, attempt)
     task = _task(kernel, live, attempt, in_process=executor.in_process)
     live.attempt = attempt
@@ -254,7 +252,7 @@ def _run_here(executor: InlineExecutor, task: Task, send: Send | None, live: Liv
             pass
         if outcome is None:
             error = ErrorInfo(
-                type="RunCancelled", message=f"the run was {control.token.reason}", kind="cancelled"
+                type="RunCancelled", message=f"the run was {control.token.told}", kind="cancelled"
             )
             outcome = concluded(live, "cancelled", error, task.attempt)
     except KeyboardInterrupt:
@@ -312,9 +310,7 @@ def _wait(job: Job, live: Live, attempt: int) -> Outcome:
         return concluded(live, "timed_out", error, attempt)
     if outcome is None:
         outcome = job.wait(control.grace + FORCE_SECONDS)
-    error = ErrorInfo(
-        type="RunCancelled", message=f"the run was {control.token.reason or 'cancelled'}", kind="cancelled"
-    )
+    error = ErrorInfo(type="RunCancelled", message=f"the run was {control.token.told}", kind="cancelled")
     return concluded(live, "cancelled", error, attempt)
 
 

@@ -132,7 +132,7 @@ def state_home(environ: Mapping[str, str] | None = None) -> Path:
     """Return the folder of what the kernel keeps for a user: ``SYNAPSE_HOME``, else the platform's place."""
     named = (os.environ if environ is None else environ).get("SYNAPSE_HOME")
     if named:
-        return Path(named).expanduser()
+        return Path(named).expanduser().absolute()
     import platformdirs
 
     return platformdirs.user_state_path("synapse-kernel")
@@ -222,6 +222,9 @@ def _from_environ(source: Mapping[str, str]) -> dict[str, object]:
         parts = name.removeprefix("SYNAPSE_").lower().split("__")
         if parts == ["plugins"]:
             _merge(values, {"plugins": {"only": [p.strip() for p in text.split(",") if p.strip()]}})
+        elif parts == ["store"]:
+            # A URL such as ``sqlite:`` would be a mapping to YAML.
+            values["store"] = text
         elif parts == ["sinks"]:
             values["sinks"] = [p.strip() for p in text.split(",") if p.strip()]
         elif parts[0] in KERNEL_KEYS:

@@ -193,10 +193,10 @@ class RunStore(Protocol):
         """
         Take a run over for its next attempt, and return it as it is from now on.
 
-        In one step: its status becomes ``pending``, its attempt one more, its owner the caller; finished,
-        error, outcome and a request to cancel are cleared; events, checkpoints and children stay. Of two
-        processes that claim the same run one wins. Raises `RunBusyError` if its owner lives, even where that
-        is `owner` itself, and `RunNotFoundError`.
+        In one step: its status becomes ``pending``, its attempt one more, its owner the caller; started,
+        finished, error, outcome and a request to cancel are cleared; events, checkpoints and children stay.
+        Of two processes that claim the same run one wins. Raises `RunBusyError` if its owner lives, even
+        where that is `owner` itself, and `RunNotFoundError`.
         """
 
     def append(self, run_id: str, events: Sequence[Event]) -> None:
@@ -374,7 +374,9 @@ def kept_result(result: object, secrets: Sequence[str] = ()) -> tuple[object, bo
     try:
         # Not `to_jsonable`, which shows a model's computed fields: it is read back by the model.
         plain = to_plain(result, name="result")
-    except NotJsonError:
+        msgspec.json.encode(plain)
+    except (NotJsonError, UnicodeEncodeError):
+        # The latter for a part of a file name that is no text, which Python writes as a lone surrogate.
         return Redactor(secrets).data(redact(to_jsonable(result))), False
     masked = Redactor(secrets).data(redact(plain))
     return masked, masked == plain

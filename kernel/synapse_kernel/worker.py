@@ -247,8 +247,7 @@ def _status(error: ErrorInfo | None) -> Status:
 
 
 def _cancelled(token: CancelToken) -> ErrorInfo:
-    reason = token.reason or "cancelled"
-    return ErrorInfo(type="RunCancelled", message=f"the run was {reason}", kind="cancelled")
+    return ErrorInfo(type="RunCancelled", message=f"the run was {token.told}", kind="cancelled")
 
 
 def _call(code: ActionCode, params: object, context: RuntimeContext, task: Task) -> object:

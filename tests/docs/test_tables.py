@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,13 +10,24 @@ from typing import get_args
 
 import msgspec
 import pytest
+from pydantic import BaseModel
 
 import synapse_kernel
-from synapse_kernel import SynapseError, errors, events
+from synapse_kernel import (
+    BaseStep,
+    Orchestrator,
+    StepRegistry,
+    StepResult,
+    SynapseError,
+    errors,
+    events,
+    step,
+)
 from synapse_kernel.config import ActionConfig, PluginConfig, ResourcesConfig
 from synapse_kernel.contracts import ErrorKind
 from synapse_kernel.settings import KernelSettings
-from synapse_plugins.pipelines import ActionStatus, PipelineSpec
+from synapse_plugins import pipelines
+from synapse_plugins.pipelines import ActionProgress, ActionStatus, PipelineProgress, PipelineSpec
 from synapse_plugins.pipelines.changes import changes
 from synapse_plugins.pipelines.conditions import FUNCTIONS
 from synapse_plugins.pipelines.definition import NodeSpec
@@ -127,6 +139,62 @@ def test_a_pipeline_says_of_every_key_whether_its_change_refuses_a_resume(docs: 
 
     keys = [field.encode_name for field in msgspec.structs.fields(NodeDocument)]
     assert {key: answer_of(key) for key in keys} == told
+
+
+def test_python_has_exactly_the_public_names(docs: Path):
+    rows = rows_of((docs / "reference/python.md").read_text(encoding="utf-8"))
+
+    assert sorted(set(synapse_kernel.__all__) - {"__version__"}) == sorted(rows)
+
+
+def test_a_pipeline_from_python_has_every_public_name(docs: Path, sections: Sections):
+    under = sections(docs / "reference/pipeline.md")["From Python"].partition("```python")[0]
+    first_column = re.findall(r"^\| (`.*?) \|", under, re.MULTILINE)
+
+    assert sorted(pipelines.__all__) == sorted(
+        name for row in first_column for name in re.findall(r"`(\w+)", row)
+    )
+
+
+@pytest.mark.parametrize("model", [PipelineProgress, ActionProgress])
+def test_a_pipeline_has_every_field_of_a_snapshot(docs: Path, sections: Sections, model: type[BaseModel]):
+    under = sections(docs / "reference/pipeline.md")["How far a run has come"]
+    rows = under.partition(f"| of `{model.__name__}` | is |")[2].partition("\n\n")[0]
+
+    assert sorted(model.model_fields) == sorted(
+        name
+        for row in re.findall(r"^\| (`.*?) \|", rows, re.MULTILINE)
+        for name in re.findall(r"`(\w+)`", row)
+    )
+
+
+def test_steps_has_every_field_of_a_result(docs: Path, sections: Sections):
+    assert list(StepResult.__struct_fields__) == rows_of(
+        sections(docs / "reference/steps.md")["What a step returns"]
+    )
+
+
+def test_steps_has_every_argument_of_an_orchestrator(docs: Path, sections: Sections):
+    assert list(inspect.signature(Orchestrator).parameters) == rows_of(
+        sections(docs / "reference/steps.md")["Running it"].partition("| it raises |")[0]
+    )
+
+
+def test_steps_has_every_member_of_a_registry(docs: Path, sections: Sections):
+    rows = rows_of(sections(docs / "reference/steps.md")["The steps of a workflow"])
+
+    assert [name for name in vars(StepRegistry) if not name.startswith("_")] == [
+        row.partition("(")[0] for row in rows
+    ]
+
+
+def test_steps_has_every_member_of_a_step(docs: Path, sections: Sections):
+    rows = rows_of(sections(docs / "reference/steps.md")["A step"])
+    arguments = [name for name, p in inspect.signature(step).parameters.items() if p.kind is p.KEYWORD_ONLY]
+
+    assert sorted([name for name in vars(BaseStep) if not name.startswith("_")] + arguments) == sorted(
+        row.partition("(")[0] for row in rows
+    )
 
 
 def test_events_has_every_type_with_its_fields(docs: Path, sections: Sections):

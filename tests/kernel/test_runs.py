@@ -282,11 +282,11 @@ def test_cancel_returns_at_once_and_the_run_ends_cancelled(quick: Kernel):
 def test_a_reason_for_cancelling_is_told(quick: Kernel):
     run = quick.submit(gated, params={"gate": threading.Event()})
 
-    run.cancel(reason="stopped by the night watch")
+    run.cancel(reason="by the night watch")
 
     error = run.result(WAIT).error
     assert error is not None
-    assert "the run was stopped by the night watch" == error.message
+    assert "the run was cancelled: by the night watch" == error.message
 
 
 def test_a_run_cancelled_at_once_never_succeeds(quick: Kernel):

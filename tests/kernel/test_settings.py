@@ -94,6 +94,7 @@ def test_the_users_file_is_found_where_xdg_says(tmp_path: Path, project: Path):
         ),
         ({"SYNAPSE_SINKS": "console, jsonl:run.jsonl"}, {"sinks": ["console", "jsonl:run.jsonl"]}),
         ({"SYNAPSE_SINKS": ""}, {"sinks": []}),
+        ({"SYNAPSE_STORE": "sqlite:"}, {"store": "sqlite:"}),
         ({"SYNAPSE_WORK_DIR": "/srv/runs"}, {"work_dir": "/srv/runs"}),
         ({"SYNAPSE_ENV__PREFIX": "ACME_"}, {"env": {"prefix": "ACME_"}}),
         ({"SYNAPSE_EXECUTOR": ""}, {"executor": None}),

@@ -230,3 +230,7 @@ def test_a_kernels_store_is_opened_once_and_its_owner_is_one(tmp_path: Path) -> 
         with Kernel(strict=True) as other:
             assert other.store is None
             assert other.owner.token != kernel.owner.token
+
+
+def test_a_result_with_a_name_that_is_no_text_is_kept_as_one_can_read_it() -> None:
+    assert ({"file": "caf\\udce9.txt"}, False) == kept_result({"file": "caf\udce9.txt"})

@@ -110,7 +110,8 @@ class SqlStore(SqlReader):
             if kept.open is not None and self._lives(holder, lease):
                 raise RunBusyError(run_id, rows.owner_of(holder[:6]))
             tx.execute(
-                "UPDATE runs SET status = 'pending', attempt = attempt + 1, finished = NULL, error = NULL, "
+                "UPDATE runs SET status = 'pending', attempt = attempt + 1, started = NULL, finished = NULL, "
+                "error = NULL, "
                 "reusable = NULL, outcome = NULL, open = 1, owner = ? WHERE key = ?",
                 (self._heard(tx, owner), key),
             )

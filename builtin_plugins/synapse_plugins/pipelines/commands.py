@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING
 
 import click
 from click.shell_completion import CompletionItem
@@ -136,7 +136,7 @@ def run(
     reserved = ReservedStdout(state) if as_json or events == "-" else None
     kernel = state.kernel
     found = find_pipeline(target, kernel)
-    merged = _merged(found, read_layers(given, params_file))
+    merged = _merged(found, kernel, read_layers(given, params_file))
     launch = Launch(
         kernel,
         found,
@@ -220,15 +220,13 @@ def _documents(error: ProblemsError) -> list[dict[str, object]]:
     ]
 
 
-def _merged(found: Runnable, layers: Sequence[Layer]) -> Merged:
-    """Merge params from their sources; a text stays one for a param whose default is text."""
-    from synapse_kernel.actions import ActionCode
+def _merged(found: Runnable, kernel: Kernel, layers: Sequence[Layer]) -> Merged:
+    """Merge params from their sources; each is read by its type, or stays text where its default is text."""
     from synapse_kernel.params import merge
+    from synapse_plugins.pipelines.param_types import params_code
 
     texts = {name: str for name, default in found.spec.params.items() if isinstance(default, str)}
-    types = {name: field.annotation for name, field in getattr(found, "initial_fields", {}).items()}
-    wanted = TypedDict("Params", {**types, **texts})  # type: ignore[misc] # made at run time
-    return merge(layers, ActionCode(obj=None, name="", is_class=False, arity=0, params_type=wanted))
+    return merge(layers, params_code({**texts, **found.param_types(kernel)}))
 
 
 def _known(kernel: Kernel, executor: str | None) -> str | None:

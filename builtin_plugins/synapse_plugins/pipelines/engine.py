@@ -25,6 +25,7 @@ from synapse_plugins.pipelines.changes import changed_nodes, changes
 from synapse_plugins.pipelines.definition import dependencies, document_of, references_of
 from synapse_plugins.pipelines.executor import PIPELINE_MARK
 from synapse_plugins.pipelines.nodes import NodeRunner, Plan
+from synapse_plugins.pipelines.param_types import check_param_types, secret_params
 from synapse_plugins.pipelines.scheduler import Scheduler
 from synapse_plugins.pipelines.work_folders import PipelineContext
 
@@ -97,6 +98,8 @@ class Launch:
             # What is as it was when it started has been checked then.
             plan.check_for(kernel)
         self._params = plan.join_params(params or {})
+        types = plan.param_types(kernel)
+        check_param_types(plan.spec.name, types, self._params)
         if before is not None and store is not None and definition is not None:
             changed = self._changed(before, definition, force=force)
             children = store.children(before.run_id)
@@ -118,6 +121,7 @@ class Launch:
                 target=target,
                 # Where it began, whatever the settings say by now.
                 work_dir=self._folder,
+                secret=secret_params(types),
             ),
         }
 
@@ -178,12 +182,7 @@ class Launch:
                 executor=self._executor,
                 store=self._store,
             )
-            scheduler = Scheduler(runner, ctx, params, self._limit)
-            try:
-                return scheduler.run()
-            finally:
-                for text in scheduler.tolerated:
-                    ctx.log_message(f"{text}; the pipeline goes on without it", "warning")
+            return Scheduler(runner, ctx, params, self._limit).run()
 
         setattr(run_pipeline, PIPELINE_MARK, True)
         description = spec.description or f"The pipeline {spec.name}."

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from synapse_kernel.kernel import Kernel
 
 
+# Between what its nodes are granted to end and leaving the pipeline behind, as one of them heeds no force
+# either. Longer than what the executors of nodes take for the same.
+ABANDON_SECONDS = 6.0
+
 PIPELINE_MARK = "__synapse_pipeline__"
 """The attribute that tells a pipeline's function from an action."""
 
@@ -64,9 +68,14 @@ class PipelineJob:
         self._ended.wait(timeout)
         return self._outcome
 
-    def cancel(self, grace: float) -> None:  # noqa: ARG002 - the nodes are told by the kernel
+    def cancel(self, grace: float) -> None:
         """Start no more nodes; who cancels a run cancels those that are part of it too."""
         self._token.set()
+        threading.Thread(target=self._give_up, args=(grace,), name="synapse-cancel", daemon=True).start()
+
+    def _give_up(self, grace: float) -> None:
+        if not self._ended.wait(grace + ABANDON_SECONDS):
+            self._ended.set()
 
     def _work(self, task: Task, send: Send) -> None:
         heard = None if send is discard else send

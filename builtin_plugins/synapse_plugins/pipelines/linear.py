@@ -139,6 +139,10 @@ class ActionPipeline(Runnable):
             )
         return values
 
+    def param_types(self, kernel: Kernel) -> Mapping[str, object]:  # noqa: ARG002 - the actions are known
+        """Return the types of the initial params."""
+        return {name: field.annotation for name, field in self.initial_fields.items()}
+
     def params_for(self, node: NodeSpec, scope: Mapping[str, object]) -> Mapping[str, object]:
         """Return what a node's action is given: the initial params and all earlier results, joined."""
         at = self._at[node.name]

@@ -55,6 +55,9 @@ class Plan(Protocol):
     def check_for(self, kernel: Kernel) -> None:
         """Raise `PipelineError` with all that is wrong with the pipeline, if it has not been checked yet."""
 
+    def param_types(self, kernel: Kernel) -> Mapping[str, object]:
+        """Return the types of the pipeline's params, as far as one can tell."""
+
     def join_params(self, given: Mapping[str, object]) -> JsonObject:
         """Return the pipeline's params from those that were given; raises `ParamsError` with all mistakes."""
 

@@ -213,6 +213,12 @@ class Pipeline(Runnable):
         """Lay params over the pipeline's defaults; raises `ParamsError` for unknown and missing ones."""
         return join_params(self.spec, given)
 
+    def param_types(self, kernel: Kernel) -> Mapping[str, object]:
+        """Return the types of the params that are handed on as they are to fields with a type."""
+        from synapse_plugins.pipelines.param_types import param_types
+
+        return param_types(self.spec, kernel)
+
     def params_for(self, node: NodeSpec, scope: Mapping[str, object]) -> Mapping[str, object]:
         """Return what a node's action is given: its `with`, references resolved."""
         return {key: resolve(value, scope) for key, value in node.with_.items()}

@@ -59,6 +59,10 @@ class Runnable:
     def check_for(self, kernel: Kernel) -> None:
         """Raise `PipelineError` with all that is wrong with the pipeline, if it has not been checked yet."""
 
+    def param_types(self, kernel: Kernel) -> Mapping[str, object]:  # noqa: ARG002 - for those who override it
+        """Return the types of the pipeline's params, as far as one can tell."""
+        return {}
+
     def validate_initial_params(self, params: Mapping[str, object] | None = None) -> JsonObject:
         """Return the params that the pipeline would start with; raises `ParamsError` with all mistakes."""
         return self.join_params(params or {})

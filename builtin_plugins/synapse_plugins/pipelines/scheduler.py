@@ -94,9 +94,9 @@ class Scheduler:
         self._finished: SimpleQueue[Done | None] = SimpleQueue()
         self._running = 0
         self._failures: list[Done] = []
-        self._tolerated: list[Done] = []
         self._workers = Workers(f"synapse-nodes-{ctx.run_id}")
-        self._ended = 0
+        self._ended = 0.0
+        """How many nodes are done."""
         self._restored: dict[str, str] = {}
         """Node instances that were done before, with their runs, which are still to be told of."""
 
@@ -186,6 +186,7 @@ class Scheduler:
         if not waiting:
             self._scope[node.name] = results if items is not None else results[0]
             return False
+        self._ended += (len(results) - len(waiting)) / len(results)
         self._progress[node.name] = _Progress(waiting=waiting, results=results, left=len(waiting))
         self._open.append(node.name)
         return True
@@ -260,6 +261,9 @@ class Scheduler:
         else:
             progress.failed += 1
             self._fail(done)
+        if not self._failures:
+            # An instance of a `foreach` is a part of its node.
+            self._count(1 / len(progress.results))
         if progress.left:
             return
         if progress.failed == 0 or (node.foreach is not None and progress.failed < len(progress.results)):
@@ -268,7 +272,6 @@ class Scheduler:
             self._absent[node.name] = "failed"
         del self._progress[node.name]
         sorter.done(node.name)
-        self._count()
 
     def _tell_end(self, done: Done) -> None:
         data: dict[str, object] = {"node": done.job.key, "run": done.run_id, "state": done.state}
@@ -280,22 +283,28 @@ class Scheduler:
         self._say("node_end", data)
 
     def _fail(self, done: Done) -> None:
-        if done.job.node.on_failure == "stop" or done.state == "cancelled" or done.fatal:
+        if done.job.node.on_failure == "stop" or done.fatal:
             self._failures.append(done)
-        else:
-            self._tolerated.append(done)
+            return
+        token = current_token()
+        if token is not None and token.is_set:
+            return
+        with suppress(RunCancelled):
+            self._ctx.log_message(f"{_sentence(done)}; the pipeline goes on without it", "warning")
 
     def _skip(self, node: NodeSpec, reason: str) -> None:
         self._absent[node.name] = "was skipped"
         self._say("node_skipped", {"node": node.name, "reason": reason})
 
-    def _count(self) -> None:
-        self._ended += 1
+    def _count(self, nodes: float) -> None:
+        self._ended += nodes
         self._show_count()
 
     def _show_count(self) -> None:
+        whole = round(self._ended)
+        ended = whole if abs(self._ended - whole) < 1e-6 else round(self._ended, 3)
         with suppress(RunCancelled):
-            self._ctx.set_progress(self._ended, len(self._nodes), "nodes")
+            self._ctx.set_progress(ended, len(self._nodes), "nodes")
 
     def _say(self, event: str, data: dict[str, object]) -> None:
         """Log something; a pipeline that is told to stop first waits for its nodes, and goes on telling."""
@@ -321,11 +330,6 @@ class Scheduler:
             traceback="" if error is None else error.traceback,
             output="" if error is None else error.output,
         )
-
-    @property
-    def tolerated(self) -> list[str]:
-        """What failed although the pipeline went on, in sentences."""
-        return [_sentence(done) for done in self._tolerated]
 
 
 def _sentence(done: Done) -> str:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import click
 
 from synapse_kernel._version import __version__
-from synapse_kernel.cli.documents import tell_error, tell_warning
+from synapse_kernel.cli.documents import promise_json, tell_error, tell_warning
 from synapse_kernel.errors import EntrypointError, ParamsError, ProblemsError, SynapseError
 
 if TYPE_CHECKING:
@@ -221,6 +221,12 @@ def run_app(args: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except click.ClickException as error:
+        given = list(args) if args is not None else sys.argv[1:]
+        if state.json_to is None and "--json" in given:
+            promise_json(state)
+        if state.json_to is not None:
+            told = {"type": type(error).__name__, "message": error.format_message()}
+            state.json_to({"status": "error", "error": told})
         error.show()
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):

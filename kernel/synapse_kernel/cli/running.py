@@ -194,7 +194,7 @@ def choose_sinks(
 
 
 def wait_for(handle: Run) -> tuple[Outcome, bool]:
-    """Wait for a run; Ctrl-C (or SIGTERM) tells it to stop, a second one makes it."""
+    """Wait for a run; Ctrl-C (or SIGTERM, or SIGHUP) tells it to stop, a second one makes it."""
     interrupted = False
 
     def stop(_signal: int, _frame: FrameType | None) -> None:
@@ -203,15 +203,18 @@ def wait_for(handle: Run) -> tuple[Outcome, bool]:
             handle.cancel(grace=0)
             return
         interrupted = True
-        # On a terminal the cursor stands behind its echo of ^C.
-        click.echo(
-            f"{chr(10) if sys.stderr.isatty() else ''}Stopping; press Ctrl-C again to stop by force.",
-            err=True,
-        )
+        # Not click.echo, which would write through a live display instead of above it. On a terminal the
+        # cursor stands behind its echo of ^C.
+        start = "\n" if sys.stderr.isatty() else ""
+        print(f"{start}Stopping; press Ctrl-C again to stop by force.", file=sys.stderr, flush=True)  # noqa: T201
         # Not in the handler itself: the main thread may hold a lock that cancelling needs.
         threading.Thread(target=handle.cancel, kwargs={"reason": "interrupted"}, daemon=True).start()
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    # SIGHUP: the terminal was closed, or the connection to it lost.
+    numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+    # One that was told to ignore it (nohup) goes on.
+    numbers = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, stop) for number in numbers}
     try:
         return handle.result(), interrupted
     finally:

@@ -178,7 +178,7 @@ class ProcessContract(StoreFixtures):
         claimed = store.claim("r1", me)
 
         expected = msgspec.structs.replace(
-            before, status="pending", attempt=2, owner=me, finished=None, error=None
+            before, status="pending", attempt=2, owner=me, started=None, finished=None, error=None
         )
         assert expected == claimed == store.get("r1")
         assert store.outcome("r1") is None

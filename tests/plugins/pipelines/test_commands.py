@@ -157,6 +157,25 @@ class TestRun:
 
         assert "12" == json.loads(done.stdout)["count"]["word"]
 
+    def test_a_param_is_read_by_the_type_of_the_field_that_it_is_for(self, cli: Cli, folder: Path) -> None:
+        (folder / "typed.yaml").write_text(
+            "name: typed\nparams: {upto: null, word: null}\n"
+            'nodes: {count: {action: "./work.py:count", '
+            'with: {upto: "${params.upto}", word: "${params.word}"}}}\n'
+        )
+        done = cli("run", "typed.yaml", "-p", "upto=2", "-p", "word=2024", "-q")
+
+        assert {"total": 3, "word": "2024"} == json.loads(done.stdout)["count"], done.stderr
+
+    def test_a_param_that_does_not_fit_its_field_is_told_before_anything_starts(self, cli: Cli) -> None:
+        done = cli("run", "pipeline.yaml", "-p", "upto=many")
+
+        assert (
+            2,
+            "Error: The params of the pipeline 'counting' are not valid (1 mistake):\n"
+            "  upto: input should be a valid integer, unable to parse string as an integer, got 'many'\n",
+        ) == (done.returncode, done.stderr)
+
     def test_text_for_a_param_of_a_linear_one_is_what_its_actions_take(
         self, process: Cli, folder: Path
     ) -> None:

@@ -11,14 +11,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from pydantic import BaseModel
 
 from synapse_kernel import Kernel, ParamsError, RuntimeContext, UsageError, action
 from synapse_kernel.contracts import Outcome
-from synapse_kernel.events import Log, Progress, State
+from synapse_kernel.events import Log, Message, Progress, State
 from synapse_kernel.stores import RunRecord, RunStore, StoreError
 from synapse_kernel.testing import RecordedSink
 from synapse_plugins.pipelines import REQUIRED, Pipeline
@@ -272,7 +272,7 @@ def test_a_failed_node_fails_the_pipeline_with_its_error(kernel: Kernel) -> None
     assert f"node 'bad' failed (run {end['run']}): LookupError: gone" == outcome.error.message
     assert "raise LookupError" in outcome.error.traceback
     assert ["ok", "bad"] == [data["node"] for data in logged(sink, "node_start")]
-    assert (2, 3) == last_progress(sink)
+    assert (1, 3) == last_progress(sink)
 
 
 def last_progress(sink: RecordedSink) -> tuple[float, float | None]:
@@ -530,8 +530,11 @@ def test_nodes_that_do_not_listen_are_stopped_by_force(
         assert "cancelled" == run.result(WAIT).status
 
 
-def test_one_node_that_is_cancelled_fails_the_pipeline(
-    recording: Kernel, on_call: Callable[[str, Callable[[RuntimeContext], object]], None]
+@pytest.mark.parametrize("on_failure", ["stop", "continue"])
+def test_one_node_that_is_cancelled_counts_as_one_that_failed(
+    recording: Kernel,
+    on_call: Callable[[str, Callable[[RuntimeContext], object]], None],
+    on_failure: Literal["stop", "continue"],
 ) -> None:
     began: list[str] = []
 
@@ -541,7 +544,7 @@ def test_one_node_that_is_cancelled_fails_the_pipeline(
 
     on_call("wait", wait)
     pipeline = Pipeline("p")
-    pipeline.add("n", call, with_={"name": "wait"}, on_failure="continue")
+    pipeline.add("n", call, with_={"name": "wait"}, on_failure=on_failure)
 
     run = pipeline.submit(kernel=recording)
     while not began:
@@ -549,11 +552,14 @@ def test_one_node_that_is_cancelled_fails_the_pipeline(
     recording.cancel(began[0])
     outcome = run.result(WAIT)
 
-    assert outcome.error is not None
-    assert ("failed", f"node 'n' cancelled (run {began[0]}): RunCancelled: the run was cancelled") == (
-        outcome.status,
-        outcome.error.message,
-    )
+    sentence = f"node 'n' cancelled (run {began[0]}): RunCancelled: the run was cancelled"
+    if on_failure == "stop":
+        assert outcome.error is not None
+        assert ("failed", sentence) == (outcome.status, outcome.error.message)
+    else:
+        assert "succeeded" == outcome.status
+        said = [event.text for event in run.events() if isinstance(event, Message)]
+        assert [f"{sentence}; the pipeline goes on without it"] == said
 
 
 def test_the_kernels_shutdown_stops_a_pipeline_and_records_it(
@@ -868,3 +874,50 @@ def test_no_thread_of_a_pipeline_is_left(kernel: Kernel) -> None:
     while any(t.name.startswith(("synapse-nodes", "synapse-pipeline")) for t in threading.enumerate()):
         assert time.monotonic() < until
         time.sleep(0.005)
+
+
+def test_a_node_that_heeds_no_force_is_left_behind(
+    recording: Kernel,
+    on_call: Callable[[str, Callable[[RuntimeContext], object]], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("synapse_plugins.pipelines.executor.ABANDON_SECONDS", 0.2)
+    began, end = threading.Event(), threading.Event()
+
+    def stubborn(ctx: RuntimeContext) -> None:
+        began.set()
+        while not end.is_set():
+            try:
+                end.wait(0.02)
+            except BaseException:
+                continue
+
+    on_call("stubborn", stubborn)
+    pipeline = Pipeline("p")
+    pipeline.add("n", call, with_={"name": "stubborn"})
+
+    run = pipeline.submit(kernel=recording)
+    assert began.wait(WAIT)
+    run.cancel(grace=0.1)
+    try:
+        outcome = run.result(WAIT)
+        assert ("cancelled", "the run was cancelled") == (
+            outcome.status,
+            outcome.error and outcome.error.message,
+        )
+    finally:
+        end.set()
+
+
+def test_the_instances_of_a_foreach_are_parts_of_its_progress(kernel: Kernel) -> None:
+    pipeline = Pipeline("p", concurrency=1)
+    each = pipeline.add("each", echo, foreach=[1, 2, 3, 4], with_={"it": "${item}"})
+    pipeline.add("last", echo, with_={"it": each.result})
+    run = pipeline.submit(kernel=kernel)
+    run.result(WAIT)
+
+    told = [
+        event.current for event in run.events() if isinstance(event, Progress) and event.category == "nodes"
+    ]
+    assert 2 == told[-1]
+    assert {0.25, 0.5, 0.75, 1} >= {current for current in told if 0 < current <= 1}

@@ -18,10 +18,12 @@ from synapse_kernel.errors import Problem, ProblemsError, UsageError
 from synapse_kernel.event_text import size_text
 from synapse_kernel.events import FINAL_STATUSES
 from synapse_kernel.settings import state_home
-from synapse_kernel.stores import RunQuery
+from synapse_kernel.stores import RunQuery, StoreError
+from synapse_plugins.history.commands.disk_space import is_disk_full
 from synapse_plugins.history.commands.reading import children_of
 from synapse_plugins.history.commands.record_text import status_text
 from synapse_plugins.history.commands.selecting import (
+    States,
     actions_option,
     complete_runs,
     json_option,
@@ -31,7 +33,7 @@ from synapse_plugins.history.commands.selecting import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from synapse_kernel.stores import RunRecord, RunStore
 
@@ -54,7 +56,7 @@ What is part of a run goes with it. All conditions must hold; runs that have not
 @click.argument("runs", nargs=-1, metavar="[RUN]...", shell_complete=complete_runs)
 @click.option("--older-than", metavar="DURATION", help="Only runs made longer ago, such as 12h or 30d.")
 @click.option("--keep", metavar="N", type=click.IntRange(min=0), help="Keep the newest N of them.")
-@click.option("--state", "states", multiple=True, type=click.Choice(ENDED), metavar="STATE",
+@click.option("--state", "states", multiple=True, type=States(ENDED), metavar="STATE",
               help="Only runs that ended like this, such as failed. Repeatable.")  # fmt: skip
 @actions_option
 @tags_option
@@ -75,7 +77,7 @@ def clean(
     dry_run: bool,
     yes: bool,
     as_json: bool,
-) -> None:
+) -> int:
     """Forget ended runs with all that is part of them, and delete their folders."""
     if as_json:
         promise_json(state_of(ctx))
@@ -84,9 +86,8 @@ def clean(
             "Say which runs may go: name them, or give --older-than, --keep, --state, --action or --tag\n"
             "  all that have ended: synapse-kernel runs clean --keep 0"
         )
-    age = seconds(older_than)
+    until = _before(older_than)
     store = open_store(ctx)
-    until = None if age is None else datetime.now(UTC) - timedelta(seconds=age)
     query = RunQuery(
         statuses=states or ENDED, actions=actions, tags=tags, until=until, roots_only=True, limit=None
     )
@@ -101,14 +102,10 @@ def clean(
     count = sum(map(len, parts.values()))
     size = sum(size_of(folder) for found in folders.values() for folder in found)
     if not dry_run and chosen:
-        _make_sure(count, size, yes=yes, as_json=as_json)
-        for start in range(0, len(chosen), BATCH):
-            batch = [record.run_id for record in chosen[start : start + BATCH]]
-            # The records first: no one can go on with a run whose folder is being deleted.
-            store.delete(batch)
-            for run_id in batch:
-                for folder in folders[run_id]:
-                    _delete(folder)
+        if not _is_wanted(count, size, yes=yes, as_json=as_json):
+            click.echo("Nothing was deleted.", err=True)
+            return 1
+        _forget(store, folders)
     if as_json:
         ids = [record.run_id for records in parts.values() for record in records]
         click.echo(dump({"dry_run": dry_run, "runs": ids, "folders": _all(folders), "bytes": size}))
@@ -117,6 +114,42 @@ def clean(
         click.echo(
             f"{verb} {_what(count, size)}" if chosen else "No ended run is like this: nothing to delete"
         )
+    return 0
+
+
+def _before(older_than: str | None) -> datetime | None:
+    """Return the time that a duration ago was; raises `UsageError`."""
+    age = seconds(older_than)
+    if age is None:
+        return None
+    try:
+        return datetime.now(UTC) - timedelta(seconds=age)
+    except OverflowError:
+        raise UsageError(
+            f"--older-than {older_than!r} is longer ago than any date; write it like 12h or 30d"
+        ) from None
+
+
+def _forget(store: RunStore, folders: Mapping[str, Sequence[Path]]) -> None:
+    """Delete runs and their folders, given by the run's id."""
+    run_ids = list(folders)
+    for start in range(0, len(run_ids), BATCH):
+        batch = run_ids[start : start + BATCH]
+        try:
+            # The records first: no one can go on with a run whose folder is being deleted.
+            store.delete(batch)
+        except StoreError as error:
+            rest = [folder for run_id in run_ids[start:] for folder in folders[run_id] if folder.exists()]
+            # On a full disk no one can go on with a run: that would have to be written too.
+            if not is_disk_full(error) or not rest:
+                raise
+            tell_warning("The disk is full: the folders are deleted first, to make room for the rest")
+            for folder in rest:
+                _delete(folder)
+            store.delete(batch)
+        for run_id in batch:
+            for folder in folders[run_id]:
+                _delete(folder)
 
 
 def _all(folders: dict[str, list[Path]]) -> list[str]:
@@ -193,14 +226,14 @@ def size_of(folder: Path) -> int:
     return total
 
 
-def _make_sure(count: int, size: int, *, yes: bool, as_json: bool) -> None:
+def _is_wanted(count: int, size: int, *, yes: bool, as_json: bool) -> bool:
     if yes:
-        return
+        return True
     if as_json or not sys.stdin.isatty():
         raise UsageError(
             f"This would delete {_what(count, size)}; say --yes to do it, or look with --dry-run"
         )
-    click.confirm(f"Delete {_what(count, size)}?", abort=True, err=True)
+    return click.confirm(f"Delete {_what(count, size)}?", err=True)
 
 
 def _delete(folder: Path) -> None:

@@ -16,7 +16,7 @@ from synapse_plugins.history.commands.record_text import (
     took_text,
 )
 from synapse_plugins.history.commands.selecting import complete_runs, json_option, open_store, several_runs
-from synapse_plugins.history.commands.series import number_text, series_of
+from synapse_plugins.history.commands.series import json_number, number_text, series_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -113,13 +113,17 @@ def _document(
 ) -> dict[str, object]:
     document: dict[str, object] = {"runs": [record.run_id for record in records]}
     for part, columns in parts.items():
-        rows = {key: [column.get(key) for column in columns] for key in _keys(columns)}
+        rows = {key: [_plain(column.get(key)) for column in columns] for key in _keys(columns)}
         document[part] = {
             key: {"values": values, "differ": _differ(values)}
             for key, values in rows.items()
             if show_all or _differ(values)
         }
     return document
+
+
+def _plain(value: object) -> object:
+    return json_number(value) if isinstance(value, float) else value
 
 
 def _print(

@@ -12,13 +12,13 @@ import msgspec
 
 from synapse_kernel.cli.documents import dump, promise_json, state_of
 from synapse_kernel.contracts import ErrorInfo, Outcome, RunInfo
-from synapse_kernel.event_text import level_mark, line_of
+from synapse_kernel.event_text import NODE_EVENTS, level_mark, line_of
 from synapse_kernel.events import FINAL_STATUSES, LEVELS, Log, Metrics, Progress, encode_event
 from synapse_plugins.history.commands.reading import Follower, Nodes
 from synapse_plugins.history.commands.selecting import complete_runs, one_run, open_store
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from synapse_kernel.events import Event
     from synapse_kernel.kernel import Kernel
@@ -186,7 +186,7 @@ def _watched(kernel: Kernel, store: RunStore, record: RunRecord, verbosity: str)
     outcome: Outcome | None = None
     try:
         follower = Follower(store, record.run_id)
-        before = _condensed(follower.new())
+        before = _condensed(follower.past())
         for _, sink in sinks:
             sink.accept(before)
         for page in follower.until_end():
@@ -204,25 +204,57 @@ def _watched(kernel: Kernel, store: RunStore, record: RunRecord, verbosity: str)
 
 def _condensed(pages: Iterable[Sequence[Event]]) -> list[Event]:
     """Return what a display needs of a run's past: the newest lines, each bar's and metric's last state."""
-    lines: deque[Event] = deque(maxlen=LINES_BEFORE)
-    bars: dict[object, Event] = {}
-    # Of what is older than the lines: the values that still stand, and the nodes that still run, by which
-    # the display knows where something is said.
-    standing: dict[object, Event] = {}
+    lines: deque[Event] = deque()
+    standing = _Standing()
     for page in pages:
         for event in page:
             if isinstance(event, Progress):
-                bars[event.run_id, event.step, event.category] = event
+                standing.move(event)
                 continue
             lines.append(event)
-            if isinstance(event, Metrics):
-                standing[event.run_id, event.category, tuple(event.values)] = event
-            elif isinstance(event, Log) and event.event == "node_start":
-                standing[event.data.get("run")] = event
-            elif isinstance(event, Log) and event.event == "node_end":
-                standing.pop(event.data.get("run"), None)
-    shown = set(map(id, lines))
-    return [*(event for event in standing.values() if id(event) not in shown), *lines, *bars.values()]
+            if isinstance(event, Log) and event.event == "node_end":
+                standing.bars.pop(str(event.data.get("run")), None)
+            if len(lines) > LINES_BEFORE:
+                standing.pass_by(lines.popleft())
+    return [*standing.before({event.run_id for event in lines}), *lines, *standing.now()]
+
+
+class _Standing:
+    """What still stands of the events that are older than the lines that are shown."""
+
+    def __init__(self) -> None:
+        self.bars: dict[str, dict[object, Event]] = {}
+        self._metrics: dict[str, dict[object, Event]] = {}
+        self._nodes: dict[str, Log] = {}
+        """What was last said of each node's run, by which a display knows its name."""
+
+    def move(self, event: Progress) -> None:
+        """Take the last state of a bar, whose node may be in the lines."""
+        self.bars.setdefault(event.run_id, {})[event.step, event.category] = event
+
+    def pass_by(self, event: Event) -> None:
+        """Keep of an event what a display needs; what a node showed goes when it ends, as on a display."""
+        if isinstance(event, Metrics):
+            values = self._metrics.setdefault(event.run_id, {})
+            values[event.step, event.category, tuple(event.values)] = event
+        elif isinstance(event, Log) and event.event in NODE_EVENTS:
+            run_id = str(event.data.get("run"))
+            self._nodes[run_id] = event
+            if event.event == "node_end":
+                self._metrics.pop(run_id, None)
+
+    def before(self, in_lines: Collection[str]) -> list[Event]:
+        """Return what comes before the lines; an ended node is named where lines of its run follow."""
+        nodes = [
+            event
+            for run_id, event in self._nodes.items()
+            if event.event == "node_start" or run_id in in_lines
+        ]
+        return [*nodes, *(event for values in self._metrics.values() for event in values.values())]
+
+    def now(self) -> list[Event]:
+        """Return what comes after the lines: how far all is that runs."""
+        return [event for bars in self.bars.values() for event in bars.values()]
 
 
 def _info_of(record: RunRecord, kernel: Kernel) -> RunInfo:

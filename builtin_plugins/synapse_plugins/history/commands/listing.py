@@ -19,6 +19,7 @@ from synapse_plugins.history.commands.record_text import (
     took_text,
 )
 from synapse_plugins.history.commands.selecting import (
+    MOST,
     actions_option,
     complete_runs,
     json_option,
@@ -58,9 +59,8 @@ A time is a date, a date and time of this machine's zone, or how long ago: 90s, 
 @tags_option
 @click.option("--since", metavar="TIME", help="Only runs made at this time or later.")
 @click.option("--until", metavar="TIME", help="Only runs made before this time.")
-@click.option(
-    "--limit", metavar="N", type=click.IntRange(min=1), help=f"At most so many; {LIMIT} by default."
-)
+@click.option("--limit", metavar="N", type=click.IntRange(1, MOST),
+              help=f"At most so many; {LIMIT} by default.")  # fmt: skip
 @click.option("--all", "show_all", is_flag=True, help="All of them.")
 @click.option("--children", "parent", metavar="RUN", shell_complete=complete_runs,
               help="The runs that are part of this one; without it, runs that are part of none.")  # fmt: skip
@@ -162,10 +162,12 @@ def _print(store: RunStore, found: Sequence[RunRecord], now: datetime) -> None:
 
 
 def _nodes_text(store: RunStore, record: RunRecord) -> str:
-    """Return how many of the runs that a pipeline started for its nodes succeeded: ``3/5``."""
+    """Return how many of the runs that a pipeline started for its nodes succeeded: ``3/5``; '' for none."""
     if record.kind != "pipeline":
         return ""
     made = store.count(RunQuery(parent=record.run_id))
+    if not made:
+        return ""
     done = store.count(RunQuery(parent=record.run_id, statuses=("succeeded",)))
     return f"{done}/{made}"
 

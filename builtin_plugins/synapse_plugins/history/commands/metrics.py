@@ -10,7 +10,7 @@ import click
 from synapse_kernel.cli.documents import dump, print_table, promise_json, state_of
 from synapse_kernel.errors import UsageError, listing, suggest
 from synapse_plugins.history.commands.selecting import complete_runs, json_option, one_run, open_store
-from synapse_plugins.history.commands.series import number_text, series_of
+from synapse_plugins.history.commands.series import json_number, number_text, series_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,7 +28,7 @@ Examples:
   synapse-kernel runs metrics 3f2a --output metrics.csv
 
 A metric is named as it was measured (loss), with what it is from (train/val/loss: node, step and category),
-or by a pattern of either.
+or by a pattern of either, in which * stands for any text and ? for one character.
 """
 
 PICTURES = (".png", ".svg", ".pdf")
@@ -118,7 +118,7 @@ def _row(series: Series) -> tuple[str, ...]:
 
 
 def document_of(record: RunRecord, found: Sequence[Series]) -> JsonObject:
-    """Return metrics as a document, with every value; NaN and the infinities are null in JSON."""
+    """Return metrics as a document, with every value; NaN and the infinities as text."""
     return {
         "run_id": record.run_id,
         "action": record.action,
@@ -130,12 +130,12 @@ def document_of(record: RunRecord, found: Sequence[Series]) -> JsonObject:
                 "node": series.node or None,
                 "step": series.step,
                 "category": series.category,
-                "last": series.last,
-                "min": series.bounds()[0],
-                "max": series.bounds()[1],
+                "last": json_number(series.last),
+                "min": json_number(series.bounds()[0]),
+                "max": json_number(series.bounds()[1]),
                 "count": len(series.values),
                 "times": list(series.times),
-                "values": list(series.values),
+                "values": [json_number(value) for value in series.values],
             }
             for series in found
         ],

@@ -32,21 +32,30 @@ class Follower:
         self._descendants = descendants
         self._position = 0
         self._known = {run_id}
+        self._early: list[Event] = []
+
+    def past(self) -> Iterator[list[Event]]:
+        """
+        Yield what is stored, in pages, for a display that `until_end` goes on with.
+
+        What a part said of which its pipeline has not said yet that it starts is kept for `until_end`.
+        """
+        for page in self._pages():
+            events, self._early = self._introduced(_in_order([*self._early, *page]))
+            if events:
+                yield events
 
     def new(self) -> Iterator[list[Event]]:
         """Yield what is stored and was not yielded yet, in pages."""
         for page in self._pages():
             if page:
-                events = _in_order(page)
-                self._introduced(events)
-                yield events
+                yield _in_order(page)
 
     def until_end(self) -> Iterator[list[Event]]:
         """Yield what is stored, then what comes, until the run has ended or its process is dead."""
         from time import monotonic, sleep
 
         looked = monotonic()
-        early: list[Event] = []
         while True:
             if monotonic() - looked > REAP_SECONDS:
                 self._store.reap()
@@ -55,14 +64,11 @@ class Follower:
             record = self._store.get(self._run_id)
             is_over = record is None or record.status in FINAL_STATUSES
             # What was early waits for one look: what introduces it was being written.
-            self._known.update(event.run_id for event in early)
-            for page in self._pages():
-                events, early = self._introduced(_in_order([*early, *page]))
-                if events:
-                    yield events
+            self._known.update(event.run_id for event in self._early)
+            yield from self.past()
             if is_over:
-                if early:
-                    yield early
+                if self._early:
+                    yield self._early
                 return
             sleep(POLL_SECONDS)
 

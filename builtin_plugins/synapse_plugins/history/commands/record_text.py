@@ -83,14 +83,18 @@ def time_text(moment: datetime) -> str:
 
 
 def seconds_of(record: RunRecord) -> float | None:
-    """Return how long a run took, or has taken so far; None for one that has not started."""
-    if record.started is None:
-        return None
-    return max(0.0, ((record.finished or datetime.now(UTC)) - record.started).total_seconds())
+    """Return how long the last attempt of a run took, or has taken so far; None before it starts."""
+    begun = record.started
+    if begun is None:
+        if record.finished is None or record.attempt > 1:
+            return None
+        # It ended before it could start.
+        begun = record.created
+    return max(0.0, ((record.finished or datetime.now(UTC)) - begun).total_seconds())
 
 
 def took_text(record: RunRecord) -> str:
-    """Return how long a run took, or has taken so far."""
+    """Return how long the last attempt of a run took, or has taken so far."""
     seconds = seconds_of(record)
     return "-" if seconds is None else duration_text(seconds)
 

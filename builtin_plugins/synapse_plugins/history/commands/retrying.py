@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from synapse_kernel.cli.app import AppState
-    from synapse_kernel.contracts import JsonObject
     from synapse_kernel.params import Layer
     from synapse_kernel.stores import RunRecord
 
@@ -86,7 +85,7 @@ def retry(
         options = {"--json": as_json, "-q": quiet, "-v": verbose}
         flags = [name for name, is_set in options.items() if is_set]
         flags += ["--executor", executor] if executor else []
-        return _retry_pipeline(ctx, record, given, flags, fresh=fresh)
+        return _retry_pipeline(ctx, record, given, flags)
     layers = _layers(record, assigned, fresh=fresh)
     # From here on the code of the action may print.
     reserved = ReservedStdout(state) if as_json else None
@@ -112,6 +111,11 @@ def retry(
 def check_may_retry(record: RunRecord, *, fresh: bool) -> None:
     """Raise `SynapseError` for a run that cannot go on, with what can be done instead."""
     if fresh:
+        if record.kind == "pipeline":
+            raise UsageError(
+                f"Run {record.run_id} is a pipeline's: start it anew as a pipeline\n"
+                f"  with: {how_to_run_anew(record)}"
+            )
         return
     if record.status not in FINAL_STATUSES:
         if record.owner is not None:
@@ -121,12 +125,12 @@ def check_may_retry(record: RunRecord, *, fresh: bool) -> None:
         raise UsageError(
             f"Run {record.run_id} is part of run {record.root}, as its node {record.node}\n"
             f"  go on with the whole: synapse-kernel runs retry {record.root}\n"
-            f"  or run this part alone: synapse-kernel runs retry {record.run_id} --fresh"
+            f"  or run this part alone: {how_to_run_anew(record)}"
         )
     if record.status == "succeeded":
         raise UsageError(
             f"Run {record.run_id} succeeded: there is nothing to go on with\n"
-            f"  run it again with: synapse-kernel runs retry {record.run_id} --fresh"
+            f"  run it again with: {how_to_run_anew(record)}"
         )
 
 
@@ -143,6 +147,16 @@ def how_to_go_on(record: RunRecord) -> str | None:
         command = f"pipeline run {shlex.quote(record.target)} --resume {record.run_id}"
         return f"Go on with it: synapse-kernel {command}{secrets}"
     return f"Go on with it: synapse-kernel runs retry {record.run_id}{secrets}"
+
+
+def how_to_run_anew(record: RunRecord) -> str:
+    """Return the command that starts a new run with the same request; ``…`` is a secret to be given."""
+    if record.kind != "pipeline":
+        return f"synapse-kernel runs retry {record.run_id} --fresh"
+    # The target and files among the params are meant from there.
+    is_there = record.cwd in {"", os.getcwd()}  # noqa: PTH109 - text is compared
+    before = "" if is_there else f"cd {shlex.quote(record.cwd)} && "
+    return f"{before}synapse-kernel pipeline run {shlex.quote(record.target)}{_as_options(record)}"
 
 
 def _with_whole_path(assignment: str) -> str:
@@ -245,15 +259,8 @@ def _with_recorded(state: AppState, record: RunRecord, given: dict[str, str]) ->
     return {**{name: os.environ[name] for name in wanted}, **given}
 
 
-def _retry_pipeline(
-    ctx: click.Context, record: RunRecord, given: tuple[str, ...], flags: list[str], *, fresh: bool
-) -> int:
+def _retry_pipeline(ctx: click.Context, record: RunRecord, given: tuple[str, ...], flags: list[str]) -> int:
     """Hand over to the command `pipeline run`, whichever plugin has it."""
-    if fresh:
-        raise UsageError(
-            f"Run {record.run_id} is a pipeline's: start it anew as a pipeline\n"
-            f"  with: synapse-kernel pipeline run {shlex.quote(record.target)}{_as_options(record.params)}"
-        )
     kernel = state_of(ctx).kernel
     if "pipeline" not in kernel.registry.names("commands"):
         raise UsageError(
@@ -268,12 +275,30 @@ def _retry_pipeline(
     return code if isinstance(code, int) else 0
 
 
-def _as_options(params: JsonObject) -> str:
-    """Return params as they are typed."""
+def _as_options(record: RunRecord) -> str:
+    """Return the params of a run as they are typed."""
+    from synapse_plugins.history.commands.comparing import flattened
+
+    secret = _given_again(record)
+    texts: dict[str, str] = {}
+    for key, value in record.params.items():
+        if any(place == key or place.startswith(f"{key}.") for place in secret):
+            for place, leaf in flattened(value, key).items():
+                texts[place] = "…" if place in secret else _typed(leaf)
+        else:
+            texts[key] = _typed(value)
+    return "".join(f" -p {shlex.quote(f'{key}={text}')}" for key, text in texts.items())
+
+
+def _typed(value: object) -> str:
+    """Return a value so that -p reads it as it is: as JSON, and text that is no JSON as it stands."""
+    import json
+
     import msgspec
 
-    texts = {
-        key: value if isinstance(value, str) else msgspec.json.encode(value).decode()
-        for key, value in params.items()
-    }
-    return "".join(f" -p {shlex.quote(f'{key}={text}')}" for key, text in texts.items())
+    if isinstance(value, str):
+        try:
+            json.loads(value)
+        except ValueError:
+            return f"@{value}" if value.startswith("@") else value
+    return msgspec.json.encode(value).decode()

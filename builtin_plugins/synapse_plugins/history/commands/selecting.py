@@ -8,10 +8,11 @@ import click
 import msgspec
 from click.shell_completion import CompletionItem
 
-from synapse_kernel.cli.documents import state_of
+from synapse_kernel.cli.documents import state_of, tell_warning
 from synapse_kernel.errors import Problem, ProblemsError, SynapseError, UsageError
 from synapse_kernel.events import Status
-from synapse_kernel.stores import RunNotFoundError, RunQuery
+from synapse_kernel.stores import RunNotFoundError, RunQuery, StoreError
+from synapse_plugins.history.commands.disk_space import is_disk_full
 from synapse_plugins.history.commands.record_text import ago_text, status_text
 
 if TYPE_CHECKING:
@@ -28,9 +29,20 @@ NEWEST = {
 """The words that stand for a run, and how it is found; ``~1`` behind one is the run before that."""
 
 MOST_CANDIDATES = 10
+MOST = 2**31 - 1
+"""So many runs are asked for at most: a greater number is more than a store can count."""
+
+
+class States(click.Choice[str]):
+    """Takes states by their name, and as they are shown: ``timed_out`` and ``timed out``."""
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the state's name."""
+        return super().convert(value.replace(" ", "_"), param, ctx)
+
 
 states_option = click.option(
-    "--state", "states", multiple=True, type=click.Choice(STATUSES), metavar="STATE",
+    "--state", "states", multiple=True, type=States(STATUSES), metavar="STATE",
     help="Only runs in this state, such as failed. Repeatable.",
 )  # fmt: skip
 actions_option = click.option(
@@ -46,7 +58,8 @@ def open_store(ctx: click.Context) -> RunStore:
     """
     Return the store of this command, where the runs of dead processes read as crashed from now on.
 
-    Raises `UsageError` where runs are not recorded.
+    On a full disk that cannot be written; the runs can be read all the same. Raises `UsageError` where runs
+    are not recorded.
     """
     store = state_of(ctx).kernel.store
     if store is None:
@@ -54,7 +67,12 @@ def open_store(ctx: click.Context) -> RunStore:
             "Runs are not recorded: the history is off\n"
             "  turn it on with the setting  store: auto  or the variable SYNAPSE_STORE=auto"
         )
-    store.reap()
+    try:
+        store.reap()
+    except StoreError as error:
+        if not is_disk_full(error):
+            raise
+        tell_warning(f"{error}\n  runs whose process is dead may read as running meanwhile")
     return store
 
 
@@ -67,7 +85,8 @@ def one_run(store: RunStore, given: str) -> RunRecord:
     word, _, back = given.partition("~")
     query = NEWEST.get(word)
     if query is not None and (back.isdecimal() or word == given):
-        before = int(back or 0)
+        # Of a number this long, the digits behind do not matter.
+        before = min(int(back[:20] or 0), MOST - 1)
         newest = store.runs(msgspec.structs.replace(query, limit=before + 1))
         if len(newest) <= before:
             which = "failed run" if word == "@last-failed" else "run"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from array import array
-from fnmatch import fnmatchcase
-from math import isfinite, nan
+from functools import cache
+from math import isfinite, isnan, nan
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
@@ -54,13 +55,14 @@ class Series(msgspec.Struct, frozen=True, kw_only=True):
         return [time - self.times[0] for time in self.times]
 
     def bounds(self) -> tuple[float, float]:
-        """Return the least and the greatest finite value; NaN where there is none."""
-        finite = [value for value in self.values if isfinite(value)]
-        return (min(finite), max(finite)) if finite else (nan, nan)
+        """Return the least and the greatest number; NaN where there is none."""
+        numbers = [value for value in self.values if not isnan(value)]
+        return (min(numbers), max(numbers)) if numbers else (nan, nan)
 
     def answers_to(self, wanted: str) -> bool:
         """Tell whether a name, a label or a pattern of either means this series."""
-        return any(text == wanted or fnmatchcase(text, wanted) for text in (self.name, self.label))
+        pattern = _pattern(wanted)
+        return any(pattern.fullmatch(text) for text in (self.name, self.label))
 
 
 def series_of(store: RunStore, run_id: str, *, descendants: bool = True) -> list[Series]:
@@ -100,3 +102,17 @@ def by_name(found: Sequence[Series]) -> dict[str, list[Series]]:
 def number_text(value: float) -> str:
     """Return a number with six significant digits."""
     return f"{value:.6g}"
+
+
+def json_number(value: float) -> float | str:
+    """Return a number as events have it in JSON, which knows no NaN and no infinity: as text."""
+    if isfinite(value):
+        return value
+    return "NaN" if isnan(value) else "Infinity" if value > 0 else "-Infinity"
+
+
+@cache
+def _pattern(wanted: str) -> re.Pattern[str]:
+    """Return what a person means: ``*`` and ``?`` are wildcards; brackets are not, as nodes are ``draw[3]``."""
+    parts = ({"*": ".*", "?": "."}.get(part, re.escape(part)) for part in re.split("([*?])", wanted))
+    return re.compile("".join(parts), re.DOTALL)

@@ -15,6 +15,7 @@ from synapse_plugins.history.commands.record_text import (
     ago_text,
     document_of,
     resources_text,
+    seconds_of,
     short_ids,
     styled,
     time_text,
@@ -22,7 +23,7 @@ from synapse_plugins.history.commands.record_text import (
 )
 from synapse_plugins.history.commands.retrying import how_to_go_on
 from synapse_plugins.history.commands.selecting import complete_runs, json_option, one_run, open_store
-from synapse_plugins.history.commands.series import number_text, series_of
+from synapse_plugins.history.commands.series import json_number, number_text, series_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -61,9 +62,9 @@ def show_run(ctx: click.Context, run: str, with_events: bool, as_json: bool) -> 
             document["events"] = [event for page in pages for event in page]
         click.echo(dump(document))
         return
-    _print_facts(record, environment)
+    _print_facts(store, record, environment)
     _print_params(record)
-    _print_outcome(record, outcome)
+    _print_outcome(store, record, outcome)
     _print_artifacts(store, record)
     _print_metrics(store, record)
     _print_children(store, record)
@@ -90,7 +91,7 @@ def _document(
         "error": outcome.get("error") or record.error,
         "warnings": outcome.get("warnings") or [],
         "artifacts": artifacts_of(store, record.run_id),
-        "metrics": {s.label: s.last for s in series_of(store, record.run_id, descendants=False)},
+        "metrics": {s.label: json_number(s.last) for s in series_of(store, record.run_id, descendants=False)},
         "children": [_child_document(store, child) for child in children_of(store, record.run_id)],
     }
 
@@ -101,18 +102,24 @@ def _child_document(store: RunStore, child: RunRecord) -> JsonObject:
     return document
 
 
-def _print_facts(record: RunRecord, environment: Environment | None) -> None:
+def _print_facts(store: RunStore, record: RunRecord, environment: Environment | None) -> None:
     click.echo(f"{record.action} {styled(record.status)} (run {record.run_id})")
-    for label, text in _facts(record, environment):
+    for label, text in _facts(store, record, environment):
         if text:
             click.echo(f"  {label:<11} {text}")
 
 
-def _facts(record: RunRecord, environment: Environment | None) -> Iterator[tuple[str, str | None]]:
+def _facts(
+    store: RunStore, record: RunRecord, environment: Environment | None
+) -> Iterator[tuple[str, str | None]]:
     yield "kind", record.kind if record.kind != "action" else None
     yield "target", record.target
     yield "made", f"{time_text(record.created)} ({ago_text(record.created)})"
-    yield "duration", took_text(record) if record.started is not None else None
+    # Later than made where the run had to wait, or goes on.
+    begun = record.started or record.created
+    waited = (begun - record.created).total_seconds() >= 1
+    yield "started", f"{time_text(begun)} ({ago_text(begun)})" if waited else None
+    yield "duration", took_text(record) if seconds_of(record) is not None else None
     attempts = f"{record.attempt}, retried at most {record.retries} times" if record.retries else None
     yield "attempts", attempts or (str(record.attempt) if record.attempt > 1 else None)
     yield "timeout", f"{record.timeout:g} s" if record.timeout is not None else None
@@ -129,7 +136,16 @@ def _facts(record: RunRecord, environment: Environment | None) -> Iterator[tuple
     yield "job", record.job_id
     yield "tags", ", ".join(record.tags)
     yield "part of", f"run {record.parent}, as its node {record.node}" if record.parent else None
-    yield "result of", f"run {record.cached_from}, not run again" if record.cached_from else None
+    yield "result of", _source_text(store, record.cached_from, "not run again")
+
+
+def _source_text(store: RunStore, cached_from: str | None, more: str = "") -> str | None:
+    """Return which run a result was taken over from; that it is gone, where it was cleaned."""
+    if cached_from is None:
+        return None
+    if store.get(cached_from) is None:
+        more = "which is not in the history any more"
+    return f"run {cached_from}{f', {more}' if more else ''}"
 
 
 def _print_params(record: RunRecord) -> None:
@@ -149,13 +165,19 @@ def _value_text(value: object) -> str:
     return msgspec.json.encode(value).decode()
 
 
-def _print_outcome(record: RunRecord, outcome: JsonObject) -> None:
+def _print_outcome(store: RunStore, record: RunRecord, outcome: JsonObject) -> None:
     for warning in cast("list[str]", outcome.get("warnings") or []):
         click.echo(f"\nWarning: {warning}")
     error = cast("dict[str, str] | None", outcome.get("error"))
     if error is not None:
         click.echo("\nError")
-        click.echo(_indented(error.get("traceback") or f"{error.get('type')}: {error.get('message')}"))
+        trace = error.get("traceback")
+        if trace and record.kind == "pipeline":
+            # It is that of the first node that failed; the message names them all.
+            click.echo(_indented(error["message"]))
+            node = _node_of(store, record, trace)
+            click.echo(f"\nTraceback of node {node}" if node else "\nTraceback")
+        click.echo(_indented(trace or f"{error.get('type')}: {error.get('message')}"))
         if error.get("output"):
             click.echo("\nThe last lines it printed")
             click.echo(_indented(error["output"]))
@@ -165,6 +187,19 @@ def _print_outcome(record: RunRecord, outcome: JsonObject) -> None:
         result = outcome["result"]
         click.echo("\nResult")
         click.echo(_indented(result if isinstance(result, str) else dump(result)))
+
+
+def _node_of(store: RunStore, record: RunRecord, trace: str) -> str | None:
+    """Return the node of a pipeline, or of one in it, whose run ended with this traceback first."""
+    ended = [(child.finished, child) for child in children_of(store, record.run_id) if child.finished]
+    for _, child in sorted(ended, key=lambda pair: pair[0]):
+        if child.status == "succeeded":
+            continue
+        error = cast("dict[str, str] | None", (store.outcome(child.run_id) or {}).get("error"))
+        if error is not None and error.get("traceback") == trace:
+            inner = _node_of(store, child, trace)
+            return f"{child.node}/{inner}" if inner else child.node
+    return None
 
 
 def _indented(text: str) -> str:
@@ -235,7 +270,8 @@ def _tree(store: RunStore, parent: str, indent: str) -> Iterator[str]:
     left_out = len(children) - len(shown)
     for index, child in enumerate(shown):
         is_last = index == len(shown) - 1 and not left_out
-        taken = f", result of run {child.cached_from}" if child.cached_from else ""
+        source = _source_text(store, child.cached_from)
+        taken = f", result of {source}" if source else ""
         attempts = f", attempt {child.attempt}" if child.attempt > 1 else ""
         yield (
             f"{indent}{'└─' if is_last else '├─'} {names[child.run_id]:<{width}}  {styled(child.status, 9)}  "

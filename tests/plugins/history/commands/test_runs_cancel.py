@@ -27,7 +27,7 @@ def test_a_run_of_another_process_is_stopped_and_waited_for(runs: Callable, wait
     assert (0, f"wait (run {run_id}): cancelled\n", "") == said
     _, err = process.communicate(timeout=30)
     assert "cleaned up" in err
-    assert "RunCancelled: the run was stopped by a colleague" in err
+    assert "RunCancelled: the run was cancelled: stopped by a colleague" in err
     assert 1 == process.returncode
     assert "cancelled" == store.get(run_id).status
 
