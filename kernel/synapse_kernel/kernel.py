@@ -6,6 +6,7 @@ A `Kernel` holds no global state; two of them live in one process without knowin
 
 from __future__ import annotations
 
+import os
 import threading
 from typing import TYPE_CHECKING, Any, TypedDict, cast
 
@@ -347,11 +348,16 @@ class Kernel:
     @property
     def owner(self) -> Owner:
         """This kernel and its process, as the store knows who runs a run."""
-        if self._owner is None:
+        found = self._owner
+        # Another number: this is a fork of the process that asked before, and another owner.
+        if found is None or found.pid != os.getpid():
             from synapse_kernel.owners import this_process
 
-            self._owner = this_process()
-        return self._owner
+            with self._lock:
+                found = self._owner
+                if found is None or found.pid != os.getpid():
+                    found = self._owner = this_process()
+        return found
 
     def cancel(self, run_id: str, reason: str = "cancelled", grace: float | None = None) -> bool:
         """Tell a run of this kernel to stop, and with it those that are part of it; False if none is live."""

@@ -83,7 +83,8 @@ def _started(pid: int) -> str | None:
     except FileNotFoundError:
         if Path("/proc/self/stat").exists():
             return None
-        return _asked("ps", "-o", "lstart=", "-p", str(pid)) or None
+        state, _, started = _asked("ps", "-o", "stat=,lstart=", "-p", str(pid)).partition(" ")
+        return None if state.startswith("Z") else started.strip() or None
     except OSError:
         return None
     state, ticks = fields[0], fields[19]
@@ -108,6 +109,9 @@ def _asked(*command: str) -> str:
     import subprocess
 
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=10).stdout.strip()
+        # The same words whoever asks, in whatever place and language.
+        env = {**os.environ, "TZ": "UTC", "LC_ALL": "C"}
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=10, env=env)
+        return done.stdout.strip()
     except (OSError, subprocess.TimeoutExpired):
         return ""

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ import msgspec
 import psutil
 import pytest
 
+from synapse_kernel import Kernel
 from synapse_kernel.owners import Owner, is_alive, this_process
 
 WAIT = 60
@@ -142,3 +144,21 @@ def test_of_a_process_that_the_system_hides_nothing_is_known(owner: Owner) -> No
     if done.returncode in {1, 9} and "python" not in done.stderr.lower():
         pytest.skip(f"a system of one's own cannot be mounted here: {done.stderr}")
     assert ("None False\n", "") == (done.stdout, done.stderr)
+
+
+def test_threads_that_ask_a_kernel_at_once_are_told_the_same_owner() -> None:
+    barrier, told = threading.Barrier(8), set()
+
+    def ask(kernel: Kernel) -> None:
+        barrier.wait(30)
+        told.add(kernel.owner.token)
+
+    for _ in range(20):
+        told.clear()
+        with Kernel(entry_points=[]) as kernel:
+            threads = [threading.Thread(target=ask, args=(kernel,)) for _ in range(8)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        assert 1 == len(told)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -47,6 +50,16 @@ def test_old_runs_go_with_their_folders_and_parts(
     assert (0, "Deleted 2 runs and 2.0 KiB of files\n", "") == said
     assert [C] == left(store)
     assert [C] == [place.name for place in (own_home / "runs").iterdir()]
+
+
+@pytest.mark.parametrize("age", ["99999999d", "inf"])
+def test_an_age_before_all_dates_is_told(runs: Callable, book, age: str) -> None:
+    book.run(A)
+    assert (
+        2,
+        "",
+        f"Error: --older-than {age!r} is longer ago than any date; write it like 12h or 30d\n",
+    ) == runs("clean", "--older-than", age, "--yes")
 
 
 def test_the_newest_can_be_kept(runs: Callable, book, store: RunStore) -> None:
@@ -162,6 +175,76 @@ def test_it_asks_on_a_terminal_and_refuses_elsewhere(
         child.expect(pexpect.EOF)
         child.close()
         assert expected == left(store)
+        assert ("Nothing was deleted.\r\n" in child.before, int(answer == "n")) == (
+            answer == "n",
+            child.exitstatus,
+        )
+        assert "Interrupted" not in child.before
+
+
+FULL_DISK = """
+import subprocess, sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+from synapse_kernel.contracts import Outcome
+from synapse_kernel.events import Message
+from synapse_kernel.owners import this_process
+from synapse_kernel.stores import RunRecord, end_of
+from synapse_plugins.history.sqlite_store import SqliteStore
+
+home, *ids = sys.argv[1:]
+# It stays open: SQLite's list of pages has its place before the disk is full.
+store = SqliteStore("sqlite")
+now = datetime.now(UTC)
+for run_id in ids:
+    folder = Path(home, "runs", run_id)
+    folder.mkdir(parents=True)
+    (folder / "file").write_bytes(b"x" * 400_000)
+    store.start(
+        RunRecord(run_id=run_id, action="a", target="t", created=now, root=run_id, work_dir=str(folder)),
+        this_process(),
+    )
+    store.append(run_id, [Message(run_id, n, 1.0, "a", None, "x" * 200) for n in range(1, 500)])
+    store.finish(end_of(Outcome(run_id=run_id, status="failed", action="a", started=now, finished=now)))
+dead = msgspec.structs.replace(this_process(), started="1")
+store.start(RunRecord(run_id="dead", action="a", target="t", created=now, root="dead"), dead)
+try:
+    with Path(home, "filler").open("wb", buffering=0) as filler:
+        while filler.write(b"x" * 1024) == 1024:
+            pass
+except OSError:
+    pass
+command = [sys.executable, "-m", "synapse_kernel", "runs", "clean", "--yes", "--state", "failed"]
+done = subprocess.run(command, capture_output=True, text=True)
+print(done.returncode, done.stdout, done.stderr, "--", sep="\\n")
+print(*sorted(record.run_id for record in store.runs()), *Path(home, "runs").iterdir())
+"""
+
+
+def test_on_a_full_disk_the_folders_make_room(own_home: Path, tmp_path: Path) -> None:
+    mount = f"mount -t tmpfs -o size=3m tmpfs {own_home}"
+    within = ["unshare", "-rm", "sh", "-c"]
+    if not shutil.which("unshare") or subprocess.run([*within, mount], capture_output=True).returncode:
+        pytest.skip("only where a user may mount a small disk")
+    (tmp_path / "full_disk.py").write_text(FULL_DISK)
+    script = f'{mount} && exec "{sys.executable}" "{tmp_path / "full_disk.py"}" "{own_home}" {A} {B}'
+    said = subprocess.run([*within, script], capture_output=True, text=True, timeout=120)
+    database = own_home / "history.db"
+    assert (
+        "0\n"
+        "Deleted 2 runs and 781.2 KiB of files\n"
+        "\n"
+        f"Warning: The run store {database} cannot be written: the disk is full\n"
+        "  free some space there, or name another file with the setting store, or the variable SYNAPSE_STORE\n"
+        "  runs whose process is dead may read as running meanwhile\n"
+        "Warning: The disk is full: the folders are deleted first, to make room for the rest\n"
+        "\n"
+        "--\n"
+        "dead\n"
+    ) == said.stdout, said.stderr
 
 
 def test_as_json_it_does_not_ask(runs: Callable, book, store: RunStore) -> None:

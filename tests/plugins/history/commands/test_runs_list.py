@@ -48,6 +48,8 @@ def test_columns_stand_there_only_where_a_run_has_something_in_them(runs: Callab
     said = runs("list")
     assert ["id", "action", "state", "started", "duration", "nodes"] == said.out.splitlines()[0].split()
     assert said.out.splitlines()[1].endswith("  1/2")
+    book.run("dddd0000dddd0000", kind="pipeline", action="none_began", minutes_ago=1)
+    assert runs("list").out.splitlines()[1].endswith("  12 s")
     assert ["node"] == runs("list", "--children", A).out.split("\n")[0].split()[5:]
 
 
@@ -82,6 +84,26 @@ def test_what_is_left_out_is_told(runs: Callable, book) -> None:
     assert "3 of 22 runs; see more with --limit N or --all\n" == runs("list", "--limit", 3).err
     assert (22, "") == (len(runs("list", "--all").out.splitlines()[1:]), runs("list", "--all").err)
     assert 2 == runs("list", "--all", "--limit", 3).code
+
+
+def test_a_number_that_is_too_great_is_told(runs: Callable, book) -> None:
+    book.run(A)
+    said = runs("list", "--limit", 99999999999999999999)
+    assert 2 == said.code
+    assert "99999999999999999999 is not in the range 1<=x<=2147483647" in said.err
+    assert [A] == ids(runs("list", "--limit", 2**31 - 1, "--json").document)
+    for number in ("99999999999999999999", "9" * 5000):
+        said = runs("show", f"@last~{number}")
+        assert said.err.endswith(", it has only 1\n")
+
+
+def test_a_state_may_be_written_as_it_is_shown(runs: Callable, book) -> None:
+    book.run(A, "timed_out")
+    book.run(B)
+    for state in ("timed out", "timed_out"):
+        assert [A] == ids(runs("list", "--state", state, "--json").document)
+        assert [A] == runs("clean", "--state", state, "--dry-run", "--json").document["runs"]
+    assert "'timed_up' is not one of" in runs("list", "--state", "timed up").err
 
 
 def test_an_empty_history_says_what_to_type(runs: Callable, store: RunStore, book) -> None:

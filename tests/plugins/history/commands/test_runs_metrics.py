@@ -37,7 +37,7 @@ def test_a_table_has_the_last_the_least_and_the_greatest(runs: Callable, measure
         "train/loss    0.2   0.2   1     5",
         "train/acc     0.8   0     0.8   5",
         "fit/val/loss  0.4   0.4   2     5",
-        "odd           inf   3     3     3",
+        "odd           inf   3     inf   3",
         "never         nan   nan   nan   1",
         "export/size   12.5  12.5  12.5  1",
     ] == said.out.splitlines()
@@ -51,6 +51,20 @@ def test_metrics_are_chosen_by_name_origin_pattern_and_category(runs: Callable, 
     assert ["fit/val/loss", "export/size"] == labels("fit/val/loss", "size")
     assert ["train/loss", "train/acc"] == labels("train/*")
     assert ["fit/val/loss"] == labels("--category", "val")
+
+
+def test_brackets_in_a_pattern_are_those_of_a_node(runs: Callable, book, events: type) -> None:
+    book.run(A, kind="pipeline")
+    for index, run_id in enumerate((B, "cccc0000cccc0000")):
+        said = events(run_id).metrics({"loss": index}, "val").metrics({"loss": index}, "train")
+        book.child(run_id, A, f"train[{index}]", events=said.made)
+
+    def labels(*args: str) -> list[str]:
+        return [line.split()[0] for line in runs("metrics", A, *args).out.splitlines()[1:]]
+
+    assert ["train[0]/val/loss"] == labels("train[0]/val/*")
+    assert ["train[0]/val/loss", "train[1]/val/loss"] == labels("train[?]/v*")
+    assert 2 == runs("metrics", A, "train[01]/val/*").code
 
 
 def test_unknown_names_are_told_with_what_there_is(runs: Callable, measured: None) -> None:
@@ -72,13 +86,17 @@ def test_a_run_without_metrics_says_so(runs: Callable, book) -> None:
     assert (0, "", f"Run {A} has no metrics.\n") == said
 
 
-def test_a_document_has_every_value_and_null_for_what_is_no_number(runs: Callable, measured: None) -> None:
+def test_a_document_has_every_value_and_text_for_what_json_cannot_hold(
+    runs: Callable, measured: None
+) -> None:
     found = {m["label"]: m for m in runs("metrics", A, "--json").document["metrics"]}
     assert [2.0, 1.0, 2 / 3, 0.5, 0.4] == found["fit/val/loss"]["values"]
     assert ("fit", "val", "loss", 5) == tuple(
         found["fit/val/loss"][key] for key in ("step", "category", "name", "count")
     )
-    assert ([None, 3.0, None], 3, None) == tuple(found["odd"][key] for key in ("values", "max", "last"))
+    assert ["NaN", 3.0, "Infinity"] == found["odd"]["values"]
+    assert (3, "Infinity", "Infinity") == tuple(found["odd"][key] for key in ("min", "max", "last"))
+    assert ("NaN", "NaN") == (found["never"]["min"], found["never"]["last"])
     assert ("export", B) == (found["export/size"]["node"], found["export/size"]["run_id"])
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from synapse_kernel.cli.running import parse_assignments
 from synapse_kernel.owners import Owner
+from synapse_kernel.params import Layer, merge
 from synapse_kernel.stores import RunRecord, RunStore
 
 A, B, C = "aaaa0000aaaa0000", "bbbb0000bbbb0000", "cccc0000cccc0000"
@@ -198,10 +201,36 @@ def test_a_pipeline_s_run_goes_on_with_what_was_not_done(
     assert (
         2,
         f"Error: Run {record.run_id} is a pipeline's: start it anew as a pipeline\n"
-        "  with: synapse-kernel pipeline run pipeline.yaml -p size=1 -p 'token=***'\n",
+        f"  with: cd {pipeline} && synapse-kernel pipeline run pipeline.yaml -p size=1 -p 'token=…'\n",
     ) == (anew.code, anew.err)
-    variable = cli("runs", "retry", record.run_id, "--fresh", "--env", "A=1")
-    assert f"Error: Run {record.run_id} is a pipeline's, which passes no variables of --env\n" == variable.err
+    done = cli("runs", "retry", record.run_id, cwd=pipeline)
+    assert (
+        2,
+        f"Error: Run {record.run_id} succeeded: there is nothing to go on with\n"
+        "  run it again with: synapse-kernel pipeline run pipeline.yaml -p size=1 -p 'token=…'\n",
+    ) == (done.code, done.err)
+
+
+def test_a_pipeline_s_run_takes_no_variables(runs: Callable, book) -> None:
+    book.run(A, "failed", kind="pipeline", target="pipeline.yaml")
+    said = runs("retry", A, "--env", "A=1")
+    assert (2, f"Error: Run {A} is a pipeline's, which passes no variables of --env\n") == (
+        said.code,
+        said.err,
+    )
+
+
+def test_the_params_of_a_command_to_type_are_read_as_they_were(runs: Callable, book) -> None:
+    params: dict[str, object] = {
+        "size": 1, "name": "1", "word": "a b", "handle": "@me", "none": None, "nan": "NaN",
+        "login": {"user": {"a": 1}, "token": "***"},
+    }  # fmt: skip
+    book.run(A, kind="pipeline", target="my pipeline.yaml", params=params, masked=["login.token"])
+    command = runs("retry", A).err.partition("synapse-kernel pipeline run ")[2]
+    target, *options = shlex.split(command)
+    assert ("my pipeline.yaml", {"-p"}) == (target, set(options[::2]))
+    read = merge([Layer(parse_assignments(tuple(options[1::2])), "-p")]).values
+    assert {**params, "login": {"user": {"a": 1}, "token": "…"}} == read
 
 
 def test_without_the_pipelines_plugin_a_pipeline_s_run_says_what_to_type(cli: Callable, book) -> None:

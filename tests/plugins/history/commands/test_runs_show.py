@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 
+import msgspec
 import pytest
 
-from synapse_kernel.contracts import ErrorInfo, Resources
+from synapse_kernel.contracts import ErrorInfo, Outcome, Resources
+from synapse_kernel.events import State
 from synapse_kernel.owners import Owner
-from synapse_kernel.stores import RunStore
+from synapse_kernel.stores import RunRecord, RunStore, end_of
+from synapse_plugins.history.commands.record_text import seconds_of
 
 A, B, C, D = "aaaa0000aaaa0000", "bbbb0000bbbb0000", "cccc0000cccc0000", "dddd0000dddd0000"
 TIME = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"
@@ -86,6 +90,77 @@ def test_a_failed_run_shows_its_error_and_what_to_type_next(runs: Callable, book
     said = runs("show", A)
     assert "\nError\n  Traceback:\n    boom\n  ValueError: no data\n" in said.out
     assert f"\nGo on with it: synapse-kernel runs retry {A} -p 'api key'=…\n" == said.err
+
+
+def test_a_failed_pipeline_names_each_node_that_failed_and_whose_traceback_it_shows(
+    runs: Callable, book
+) -> None:
+    def error(trace: str) -> ErrorInfo:
+        return ErrorInfo(type="ValueError", message="no data", traceback=trace)
+
+    whole = ErrorInfo(
+        type="PipelineFailed",
+        message="node 'deep' failed: ValueError: no data\nnode 'b' failed: ValueError: no data",
+        traceback="Traceback:\n  boom\n",
+    )
+    book.run(A, "failed", kind="pipeline", error=whole)
+    book.child(C, A, "b", "failed", error=error("Traceback:\n  other\n"), minutes_ago=5)
+    book.child(B, A, "deep", "failed", kind="pipeline", error=whole, minutes_ago=4)
+    book.child(D, B, "inner[3]", "failed", root=A, error=error(whole.traceback), minutes_ago=4)
+    assert (
+        "\nError\n"
+        "  node 'deep' failed: ValueError: no data\n"
+        "  node 'b' failed: ValueError: no data\n"
+        "\n"
+        "Traceback of node deep/inner[3]\n"
+        "  Traceback:\n"
+        "    boom\n"
+        "\n"
+        "Nodes\n"
+    ) in runs("show", A).out
+
+
+def test_a_run_that_went_on_took_as_long_as_its_last_attempt(runs: Callable, book, store: RunStore) -> None:
+    book.run(A, "failed", minutes_ago=300, seconds=12)
+    store.claim(A, book.owner)
+    assert None is runs("list", "--json").document[0]["seconds"]
+    begun = datetime.now(UTC) - timedelta(minutes=10)
+    store.append(A, [State(A, 8, begun.timestamp(), "train", None, "running", 2)])
+    outcome = Outcome(
+        run_id=A,
+        status="succeeded",
+        action="train",
+        started=begun,
+        finished=begun + timedelta(seconds=40),
+        attempts=2,
+    )
+    store.finish(end_of(outcome))
+    lines = [line.split() for line in re.sub(TIME, "TIME", runs("show", A).out).splitlines()]
+    assert ["made", "TIME", "(5", "h", "ago)"] in lines
+    assert ["started", "TIME", "(10", "min", "ago)"] in lines
+    assert ["duration", "40", "s"] in lines
+    row = runs("list").out.splitlines()[1]
+    assert "10 min ago  40 s" in row
+    book.run(B, seconds=40)
+    assert "duration" not in runs("compare", A, B).out
+
+
+def test_a_run_that_ended_before_it_started_took_no_longer_than_it_was_there() -> None:
+    made = datetime.now(UTC)
+    record = RunRecord(
+        run_id=A, action="x", target="x", created=made, status="crashed", finished=made + timedelta(seconds=3)
+    )
+    assert 3 == seconds_of(record)
+    assert None is seconds_of(msgspec.structs.replace(record, finished=None))
+    # It was to go on, and what it waited for is not its own.
+    assert None is seconds_of(msgspec.structs.replace(record, attempt=2))
+
+
+def test_a_result_whose_run_was_cleaned_says_so(runs: Callable, book) -> None:
+    book.run(A, kind="pipeline")
+    book.child(B, A, "train", cached_from=C)
+    assert f"  result of   run {C}, which is not in the history any more\n" in runs("show", B).out
+    assert f", result of run {C}, which is not in the history any more\n" in runs("show", A).out
 
 
 def test_a_crash_shows_the_last_lines_that_were_printed(runs: Callable, book) -> None:
@@ -170,7 +245,7 @@ def test_a_document_holds_all_of_it(runs: Callable, book, events: type) -> None:
     document = runs("show", A, "--json", "--events").document
     assert {"numpy": "2.1.0"} == document["environment"]["packages"]
     assert {"type": "ValueError", "message": "no data", "traceback": "T"} == document["error"]
-    assert {"loss": None} == document["metrics"]
+    assert {"loss": "NaN"} == document["metrics"]
     assert [{"name": "best", "path": "/w/best.pt", "size": 2048, "sha256": None}] == document["artifacts"]
     assert [(B, "train", [])] == [(c["run_id"], c["node"], c["children"]) for c in document["children"]]
     assert {"n": 1} == document["definition"]

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import time
 from collections.abc import Callable, Iterator
 from time import monotonic
 
+import msgspec
 import pexpect
 import pytest
 
 from synapse_kernel.contracts import ErrorInfo
-from synapse_kernel.events import Message, Progress
+from synapse_kernel.events import Log, Message, Progress
 
-A, B = "aaaa0000aaaa0000", "bbbb0000bbbb0000"
+A, B, C = "aaaa0000aaaa0000", "bbbb0000bbbb0000", "cccc0000cccc0000"
 
 
 def test_a_run_that_succeeded_is_shown_with_its_result(runs: Callable, book, events: type) -> None:
@@ -102,6 +104,54 @@ def test_of_a_long_past_the_newest_lines_are_shown(runs: Callable, book, events:
     assert "line 999" in lines
     assert "line 10" not in lines
     assert ["loss=999", "epochs 999/1000 (100 %)"] == lines[-3:-1]
+
+
+@pytest.fixture
+def long_pipeline(book, events: type) -> None:
+    """Record a pipeline that runs, of which one part said more than is shown of the past."""
+    book.run(A, "running", kind="pipeline", action="both")
+    said = (
+        events(A).log("node_start", {"node": "old", "run": C}).log("node_start", {"node": "train", "run": B})
+    )
+    said.log("node_end", {"node": "old", "run": C, "state": "succeeded", "seconds": 1})
+    book.store.append(A, said.made)
+    old = events(C).metrics({"size": 1}).progress(1, 2, "files").made
+    book.child(C, A, "old", events=old)
+    part = events(B).metrics({"loss": 5})
+    part.time += 10
+    for number in range(300):
+        part.message(f"line {number}").progress(number, 300, "epochs")
+    book.child(B, A, "train", "running", events=part.made)
+
+
+def test_of_a_long_past_each_line_has_its_node(
+    runs: Callable, book, events: type, long_pipeline: None
+) -> None:
+    ended = events(A)
+    ended.time += 900
+    ended.log("node_end", {"node": "train", "run": B, "state": "succeeded", "seconds": 9})
+    book.store.append(A, [*map(_later, ended.made)])
+    book.finish(A)
+    lines = runs("watch", A).err.splitlines()
+    assert ["train started", "[train] loss=5"] == lines[:2]
+    assert [f"[train] line {number}" for number in range(101, 300)] == lines[2:-2]
+    assert "train succeeded in 9.0 s" == lines[-2]
+
+
+def _later(event: Log) -> Log:
+    return msgspec.structs.replace(event, seq=event.seq + 50)
+
+
+def test_on_a_terminal_each_line_of_a_long_past_has_its_node(spawn: Callable, long_pipeline: None) -> None:
+    child = spawn("runs", "watch", A)
+    child.expect_exact("[train] line 299")
+    before = child.before
+    child.expect_exact("train · epochs")
+    child.sendintr()
+    child.expect_exact(f"Run {A} goes on")
+    assert "[train] line 105" in before
+    assert not re.search(r"(?<!\] )line \d", before)
+    assert "old" not in before + child.before
 
 
 def test_ctrl_c_detaches_and_says_that_the_run_goes_on(book, start: Callable, store) -> None:
