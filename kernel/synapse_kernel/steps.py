@@ -258,8 +258,10 @@ class LoggingStep(_Wrapper[C]):
         except Exception as error:
             context.log("step_error", {"error": f"{type(error).__name__}: {error}"}, level="error")
             raise
-        if isinstance(result, StepResult):
-            context.log("step_result", {"success": result.success, "data": result.data})
+        if isinstance(result, StepResult) and result.success:
+            context.log("step_result", {"success": True, "data": result.data})
+        elif isinstance(result, StepResult):
+            context.log("step_error", {"error": result.error, "data": result.data}, level="error")
         return result
 
 
@@ -276,15 +278,15 @@ class TimingStep(_Wrapper[C]):
 
 
 class ValidationStep(_Wrapper[C]):
-    """Checks before a step that it can run: `check` returns what is wrong, or nothing."""
+    """Checks before a step that it can run: `check`, plain or ``async``, returns what is wrong, if anything."""
 
-    def __init__(self, inner: BaseStep[C], check: Callable[[C], str | None]) -> None:
+    def __init__(self, inner: BaseStep[C], check: Callable[[C], str | Awaitable[str | None] | None]) -> None:
         super().__init__(inner)
         self._check = check
 
     def execute(self, context: C) -> StepResult | Awaitable[StepResult]:
         """Run the inner step if the check has nothing against it."""
-        problem = self._check(context)
+        problem = awaited(self._check(context))
         if problem:
-            return StepResult(success=False, error=problem)
+            return StepResult(success=False, error=str(problem))
         return self._inner.execute(context)

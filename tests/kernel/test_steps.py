@@ -375,6 +375,25 @@ def test_a_validation_that_finds_something_fails_the_step_before_it_begins():
     assert ([], "Step 'a' failed: no data") == (said, str(error))
 
 
+def test_a_validation_may_be_async():
+    async def check(context: Notes) -> str | None:
+        await asyncio.sleep(0)
+        return None if context.said else "nothing was said"
+
+    said, error, _, _ = workflow(ValidationStep(Note("a"), check))
+    assert ([], "Step 'a' failed: nothing was said") == (said, str(error))
+
+
+def test_a_logging_step_logs_the_error_of_one_that_did_not_succeed():
+    def lose(context: Notes) -> StepResult:
+        return StepResult(success=False, error="no data", data={"rows": 0})
+
+    _, _, events, _ = workflow(LoggingStep(step(name="a")(lose)))
+    assert [("error", {"error": "no data", "data": {"rows": 0}})] == [
+        (e.level, e.data) for e in events if isinstance(e, Log) and e.event == "step_error"
+    ]
+
+
 def test_a_logging_step_logs_what_the_inner_one_raises():
     _, _, events, _ = workflow(LoggingStep(Note("a", then=fail(ValueError("no")))))
     assert [{"error": "ValueError: no"}] == [
