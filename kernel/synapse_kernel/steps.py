@@ -278,7 +278,7 @@ class TimingStep(_Wrapper[C]):
 
 
 class ValidationStep(_Wrapper[C]):
-    """Checks before a step that it can run: `check`, plain or ``async``, returns what is wrong, if anything."""
+    """Checks before a step that it can run: `check`, plain or ``async``, returns what is wrong, if so."""
 
     def __init__(self, inner: BaseStep[C], check: Callable[[C], str | Awaitable[str | None] | None]) -> None:
         super().__init__(inner)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING
 
 from synapse_kernel.event_text import NODE_EVENTS
@@ -89,14 +90,25 @@ class Follower:
                 return
 
     def _introduced(self, events: list[Event]) -> tuple[list[Event], list[Event]]:
-        """Split off what runs say of which their pipeline has not said yet that they start."""
+        """
+        Split off what runs say of which their pipeline has not said yet that they start.
+
+        What was said before that, by the clock, follows it at once.
+        """
         now: list[Event] = []
-        early: list[Event] = []
-        for event in events:
+        early: dict[str, list[Event]] = {}
+        waiting = deque(events)
+        while waiting:
+            event = waiting.popleft()
+            if event.run_id not in self._known:
+                early.setdefault(event.run_id, []).append(event)
+                continue
+            now.append(event)
             if isinstance(event, Log) and event.event in NODE_EVENTS:
-                self._known.add(str(event.data.get("run")))
-            (now if event.run_id in self._known else early).append(event)
-        return now, early
+                run_id = str(event.data.get("run"))
+                self._known.add(run_id)
+                waiting.extendleft(reversed(early.pop(run_id, [])))
+        return now, [event for said in early.values() for event in said]
 
 
 def _in_order(events: list[Event]) -> list[Event]:

@@ -113,6 +113,6 @@ def json_number(value: float) -> float | str:
 
 @cache
 def _pattern(wanted: str) -> re.Pattern[str]:
-    """Return what a person means: ``*`` and ``?`` are wildcards; brackets are not, as nodes are ``draw[3]``."""
+    """Return what a person means: ``*`` and ``?`` are wildcards; brackets are not: nodes have them."""
     parts = ({"*": ".*", "?": "."}.get(part, re.escape(part)) for part in re.split("([*?])", wanted))
     return re.compile("".join(parts), re.DOTALL)

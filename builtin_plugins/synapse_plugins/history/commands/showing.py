@@ -26,7 +26,7 @@ from synapse_plugins.history.commands.selecting import complete_runs, json_optio
 from synapse_plugins.history.commands.series import json_number, number_text, series_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from synapse_kernel.contracts import JsonObject
     from synapse_kernel.stores import Environment, RunRecord, RunStore
@@ -175,7 +175,7 @@ def _print_outcome(store: RunStore, record: RunRecord, outcome: JsonObject) -> N
         if trace and record.kind == "pipeline":
             # It is that of the first node that failed; the message names them all.
             click.echo(_indented(error["message"]))
-            node = _node_of(store, record, trace)
+            node = _node_of(store, record, error)
             click.echo(f"\nTraceback of node {node}" if node else "\nTraceback")
         click.echo(_indented(trace or f"{error.get('type')}: {error.get('message')}"))
         if error.get("output"):
@@ -189,15 +189,16 @@ def _print_outcome(store: RunStore, record: RunRecord, outcome: JsonObject) -> N
         click.echo(_indented(result if isinstance(result, str) else dump(result)))
 
 
-def _node_of(store: RunStore, record: RunRecord, trace: str) -> str | None:
-    """Return the node of a pipeline, or of one in it, whose run ended with this traceback first."""
+def _node_of(store: RunStore, record: RunRecord, told: Mapping[str, str]) -> str | None:
+    """Return the node of a pipeline, or of one in it, whose traceback a pipeline's error has."""
     ended = [(child.finished, child) for child in children_of(store, record.run_id) if child.finished]
-    for _, child in sorted(ended, key=lambda pair: pair[0]):
+    # The first that the message names: one that may fail could have the same traceback.
+    for _, child in sorted(ended, key=lambda pair: (pair[1].run_id not in told["message"], pair[0])):
         if child.status == "succeeded":
             continue
         error = cast("dict[str, str] | None", (store.outcome(child.run_id) or {}).get("error"))
-        if error is not None and error.get("traceback") == trace:
-            inner = _node_of(store, child, trace)
+        if error is not None and error.get("traceback") == told["traceback"]:
+            inner = _node_of(store, child, error)
             return f"{child.node}/{inner}" if inner else child.node
     return None
 

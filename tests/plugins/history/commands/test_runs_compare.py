@@ -69,6 +69,13 @@ def test_a_document_has_the_same(runs: Callable, two: None) -> None:
     assert {"values": [3, 3], "differ": False} == everything["params"]["epochs"]
 
 
+def test_what_json_cannot_hold_is_text_in_a_document(runs: Callable, book, events: type) -> None:
+    book.run(A, events=events(A).metrics({"loss": float("nan")}).made)
+    book.run(B, events=events(B).metrics({"loss": float("-inf")}).made)
+    document = runs("compare", A, B, "--json").document
+    assert {"values": ["NaN", "-Infinity"], "differ": True} == document["metrics"]["loss"]
+
+
 def test_more_than_two_stand_side_by_side(runs: Callable, two: None, book) -> None:
     book.run(C, params={"epochs": 9})
     line = next(x for x in runs("compare", A, B, C).out.splitlines() if "epochs" in x)

@@ -100,16 +100,17 @@ def test_a_failed_pipeline_names_each_node_that_failed_and_whose_traceback_it_sh
 
     whole = ErrorInfo(
         type="PipelineFailed",
-        message="node 'deep' failed: ValueError: no data\nnode 'b' failed: ValueError: no data",
+        message=f"node 'deep' failed (run {B}): ValueError: no data\nnode 'b' failed: ValueError: no data",
         traceback="Traceback:\n  boom\n",
     )
     book.run(A, "failed", kind="pipeline", error=whole)
     book.child(C, A, "b", "failed", error=error("Traceback:\n  other\n"), minutes_ago=5)
+    book.child("eeee0000eeee0000", A, "may_fail", "failed", error=error(whole.traceback), minutes_ago=5)
     book.child(B, A, "deep", "failed", kind="pipeline", error=whole, minutes_ago=4)
     book.child(D, B, "inner[3]", "failed", root=A, error=error(whole.traceback), minutes_ago=4)
     assert (
         "\nError\n"
-        "  node 'deep' failed: ValueError: no data\n"
+        f"  node 'deep' failed (run {B}): ValueError: no data\n"
         "  node 'b' failed: ValueError: no data\n"
         "\n"
         "Traceback of node deep/inner[3]\n"

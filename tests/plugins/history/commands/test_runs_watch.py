@@ -134,8 +134,22 @@ def test_of_a_long_past_each_line_has_its_node(
     book.finish(A)
     lines = runs("watch", A).err.splitlines()
     assert ["train started", "[train] loss=5"] == lines[:2]
-    assert [f"[train] line {number}" for number in range(101, 300)] == lines[2:-2]
+    assert [f"[train] line {number}" for number in range(102, 300)] == lines[2:-2]
     assert "train succeeded in 9.0 s" == lines[-2]
+
+
+def test_what_a_part_said_by_its_clock_before_it_started_keeps_its_order(
+    runs: Callable, book, events: type
+) -> None:
+    said = events(A)
+    said.time += 500
+    part = events(B).message("first").message("second")
+    part.time += 900
+    book.run(A, "running", kind="pipeline", events=said.log("node_start", {"node": "train", "run": B}).made)
+    book.child(B, A, "train", "running", events=part.message("third").made)
+    book.finish(A)
+    told = ["train started", "[train] first", "[train] second", "[train] third"]
+    assert told == runs("watch", A).err.splitlines()[:-1]
 
 
 def _later(event: Log) -> Log:
@@ -151,7 +165,7 @@ def test_on_a_terminal_each_line_of_a_long_past_has_its_node(spawn: Callable, lo
     child.expect_exact(f"Run {A} goes on")
     assert "[train] line 105" in before
     assert not re.search(r"(?<!\] )line \d", before)
-    assert "old" not in before + child.before
+    assert "files" not in before + child.before
 
 
 def test_ctrl_c_detaches_and_says_that_the_run_goes_on(book, start: Callable, store) -> None:
