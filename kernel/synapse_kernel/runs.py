@@ -96,7 +96,7 @@ def conduct(
             outcome = _end(live, outcome)
         finally:
             # Not before: a kernel that shuts down waits until the history has the end of each run.
-            del kernel.live_runs[request.run_id]
+            kernel.live_runs.pop(request.run_id, None)
             if parent is not None:
                 parent.control.leave(control)
     return outcome

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from types import MappingProxyType
 from typing import Protocol, TypeAlias, runtime_checkable
 
 import msgspec
@@ -22,6 +23,9 @@ from synapse_kernel.owners import Owner
 
 LEASE_SECONDS = 120.0
 """How long a process that cannot be looked at may be silent before its runs count as crashed."""
+
+CHANGEABLE = ("executor", "cached_from", "cwd", "commit", "environment")
+"""The fields of a `RunRecord` that may be others for its next attempt."""
 
 
 class StoreError(SynapseError):
@@ -69,7 +73,8 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """
     One run as the store knows it. Times are UTC. Secret params are masked.
 
-    The first block is written once, when the run starts; the second changes while it runs.
+    The first block is written when the run starts; of it, a later attempt changes no more than `CHANGEABLE`.
+    The second changes while it runs.
     """
 
     run_id: str
@@ -189,14 +194,22 @@ class RunStore(Protocol):
     def start(self, record: RunRecord, owner: Owner) -> None:
         """Record a run that begins, `owner` being its process; raises `StoreError` if the id is there."""
 
-    def claim(self, run_id: str, owner: Owner, *, lease: float = LEASE_SECONDS) -> RunRecord:
+    def claim(
+        self,
+        run_id: str,
+        owner: Owner,
+        *,
+        lease: float = LEASE_SECONDS,
+        changes: Mapping[str, object] = MappingProxyType({}),
+    ) -> RunRecord:
         """
         Take a run over for its next attempt, and return it as it is from now on.
 
         In one step: its status becomes ``pending``, its attempt one more, its owner the caller; started,
         finished, error, outcome and a request to cancel are cleared; events, checkpoints and children stay.
-        Of two processes that claim the same run one wins. Raises `RunBusyError` if its owner lives, even
-        where that is `owner` itself, and `RunNotFoundError`.
+        `changes` are fields of the record, of those in `CHANGEABLE`, that are others for this attempt. Of
+        two processes that claim the same run one wins. Raises `RunBusyError` if its owner lives, even where
+        that is `owner` itself, `RunNotFoundError`, and `ValueError` for a change of another field.
         """
 
     def append(self, run_id: str, events: Sequence[Event]) -> None:
@@ -211,8 +224,8 @@ class RunStore(Protocol):
         """
         Add the run's last events and its outcome, together; a run that succeeded loses its checkpoints.
 
-        Raises `RunBusyError` if the run was claimed for a later attempt than the end's, and
-        `RunNotFoundError`.
+        An end of an attempt before the run's present one is refused, also where that one has ended, and
+        changes nothing: with `RunBusyError` if it goes on, else with `StoreError`. Raises `RunNotFoundError`.
         """
 
     def has_environment(self, environment_id: str) -> bool:
@@ -261,8 +274,12 @@ class RunStore(Protocol):
         `after` leaves out what is not beyond this position; `kinds` are ``log``, ``metrics`` and so on.
         """
 
-    def put(self, scope: str, entries: Mapping[str, bytes]) -> None:
-        """Keep values under keys, replacing what is there; all of them or none. A run's scope is its id."""
+    def put(self, scope: str, entries: Mapping[str, bytes], *, run_id: str | None = None) -> None:
+        """
+        Keep values under keys, replacing what is there; all of them or none. A run's scope is its id.
+
+        Values of another scope that are of no use without a run name it as `run_id`: they go with it.
+        """
 
     def value(self, scope: str, key: str) -> bytes | None:
         """Return a kept value."""
@@ -307,6 +324,7 @@ class RunStore(Protocol):
         """
         Forget ended runs with all that is under them, and return how many runs went.
 
+        With a run go its events, its checkpoints, and the values that were put as its in any scope.
         Raises `RunBusyError` for one that has not ended, before any is deleted.
         """
 
@@ -366,7 +384,9 @@ def kept_result(result: object, secrets: Sequence[str] = ()) -> tuple[object, bo
     """
     Return a result as the store keeps it, secrets masked, and whether another process can go on from it.
 
-    It cannot where something in it is not JSON, or was masked: by its name, or as one of the run's `secrets`.
+    It cannot where something in it is not JSON, or was masked: by its name, or as one of the run's `secrets`;
+    and where JSON would give it back as something else, as null for NaN or an infinity. What is a list to
+    JSON, such as a tuple, is kept as one.
     """
     from synapse_kernel.redaction import Redactor, redact
     from synapse_kernel.serialization import NotJsonError, to_jsonable, to_plain
@@ -374,12 +394,14 @@ def kept_result(result: object, secrets: Sequence[str] = ()) -> tuple[object, bo
     try:
         # Not `to_jsonable`, which shows a model's computed fields: it is read back by the model.
         plain = to_plain(result, name="result")
-        msgspec.json.encode(plain)
+        back = msgspec.json.decode(msgspec.json.encode(plain))
     except (NotJsonError, UnicodeEncodeError):
         # The latter for a part of a file name that is no text, which Python writes as a lone surrogate.
         return Redactor(secrets).data(redact(to_jsonable(result))), False
-    masked = Redactor(secrets).data(redact(plain))
-    return masked, masked == plain
+    shown = redact(plain)
+    masked = Redactor(secrets).data(shown)
+    # By way of JSON the former makes null of NaN, so that it alone would not tell.
+    return masked, masked == back == shown
 
 
 def end_of(outcome: Outcome, secrets: Sequence[str] = ()) -> RunEnd:

@@ -12,10 +12,19 @@ import msgspec
 import pytest
 from pydantic import BaseModel, SecretStr
 
-from synapse_kernel import BaseAction, Kernel, RuntimeContext, UsageError, action
+from synapse_kernel import (
+    BaseAction,
+    Kernel,
+    RuntimeContext,
+    StoreSpec,
+    UsageError,
+    action,
+    hookimpl,
+)
 from synapse_kernel.contracts import KnownResult, Outcome, RunPlace
 from synapse_kernel.events import State
 from synapse_kernel.owners import this_process
+from synapse_kernel.plugins import PluginWarning
 from synapse_kernel.stores import ChildResult, RunBusyError, RunNotFoundError, RunRecord, RunStore, StoreError
 from synapse_kernel.testing import RecordedSink
 
@@ -276,6 +285,93 @@ def test_a_run_that_cannot_be_recorded_closes_the_sinks_it_opened(
     )
 
 
+class Closing(RecordedSink):
+    """Keeps the outcome that it is closed with."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.closed: list[Outcome] = []
+
+    def close(self, outcome: Outcome) -> None:
+        """Keep it."""
+        self.closed.append(outcome)
+
+
+def trip(*_: object, **__: object) -> None:
+    """Raise what a store should not."""
+    raise LookupError("a bug of the store's")
+
+
+class OddStores:
+    """A plugin with a store that raises when it is opened."""
+
+    @hookimpl
+    def synapse_register_stores(self) -> list[StoreSpec]:
+        """Register it."""
+        return [StoreSpec(name="odd", target=f"{__name__}:trip", schemes=("odd",))]
+
+
+@pytest.mark.parametrize("when", ["opened", "started"])
+def test_whatever_a_store_raises_costs_a_plain_run_its_record_alone(
+    recording: Kernel, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    sink = Closing()
+    if when == "started":
+        monkeypatch.setattr(store_of(recording), "start", trip)
+    settings = {"store": "odd://user:hush@host"}
+    with (
+        Kernel(settings, plugins=[OddStores()], strict=True) as odd,
+        pytest.warns(PluginWarning) as caught,
+    ):
+        outcome = (odd if when == "opened" else recording).run(add, sinks=[sink])
+
+    assert outcome.ok
+    assert [outcome] == sink.closed
+    assert ["This run is not recorded: LookupError: a bug of the store's"] == [
+        str(warning.message) for warning in caught
+    ]
+
+
+@pytest.mark.parametrize("when", ["opened", "started", "claimed"])
+def test_whatever_a_store_raises_stops_a_run_that_must_be_recorded(
+    recording: Kernel, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    sink, place = Closing(), RunPlace()
+    if when == "started":
+        monkeypatch.setattr(store_of(recording), "start", trip)
+    if when == "claimed":
+        recording.run(fail, place=RunPlace(run_id="r1"))
+        monkeypatch.setattr(store_of(recording), "claim", trip)
+        place = RunPlace(run_id="r1", resume=True)
+    settings = {"store": "odd://user:hush@host"}
+    with (
+        Kernel(settings, plugins=[OddStores()], strict=True) as odd,
+        pytest.raises(StoreError) as caught,
+    ):
+        (odd if when == "opened" else recording).run(add, record=True, sinks=[sink], place=place)
+
+    assert "The run cannot be recorded: LookupError: a bug of the store's" == str(caught.value)
+    assert isinstance(caught.value.__cause__, LookupError)
+    assert "hush" not in caught.value.url
+    # Where the store comes before the sinks, none was opened.
+    assert ([] if when == "opened" else ["failed"]) == [outcome.status for outcome in sink.closed]
+
+
+def test_a_run_that_is_interrupted_while_it_is_recorded_closes_the_sinks_it_opened(
+    recording: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sink = Closing()
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(store_of(recording), "start", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        recording.run(add, sinks=[sink])
+
+    assert ["failed"] == [outcome.status for outcome in sink.closed]
+
+
 def test_secret_params_are_masked_and_named(recording: Kernel) -> None:
     outcome = recording.run(Hide, params={"password": "hush-hush-1", "pin": "hush-hush-2", "size": 4})
 
@@ -305,6 +401,26 @@ def test_a_crashed_run_goes_on_under_its_id_with_its_next_attempt_and_number(
     assert [4, 5, 6] == [event.seq for event in sink.events]
     found = record_of(recording, "r1")
     assert ("succeeded", 2, 6, None) == (found.status, found.attempt, found.last_seq, found.error)
+
+
+def test_a_run_that_goes_on_is_recorded_with_what_is_different_now(
+    recording: Kernel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_folder: Callable[..., Path]
+) -> None:
+    file = make_folder({"work.py": WORKER}) / "work.py"
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir()
+    second.mkdir()
+    place = RunPlace(run_id="r1", resume=True)
+
+    monkeypatch.chdir(first)
+    recording.run(str(file), params={"until": 2}, executor="process", place=RunPlace(run_id="r1"))
+    monkeypatch.chdir(second)
+    recording.run(fail, place=msgspec.structs.replace(place, known=KnownResult(3, "r0")))
+    changed = record_of(recording, "r1")
+    recording.run(add, place=place)
+
+    assert ("local", str(second), "r0") == (changed.executor, changed.cwd, changed.cached_from)
+    assert record_of(recording, "r1").cached_from is None
 
 
 def test_attempts_of_a_run_that_goes_on_are_numbered_on(url: str) -> None:

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from synapse_kernel import Kernel, RuntimeContext, action
+from synapse_kernel import Kernel, RuntimeContext, UsageError, action
 from synapse_kernel.contracts import KnownResult, Outcome, RunPlace
 from synapse_kernel.events import Event, State
+from synapse_kernel.stores import RunBusyError
 from synapse_kernel.testing import RecordedSink
 
 WAIT = 60
@@ -227,6 +228,56 @@ def test_a_known_result_is_taken_over_without_running_anything(kernel: Kernel) -
 
 def test_a_run_that_is_not_recorded_has_no_checkpoints(kernel: Kernel) -> None:
     assert kernel.run(parent_of, params={"call": lambda ctx: ctx.checkpoint_store}).unwrap() is None
+
+
+def test_a_run_is_no_part_of_one_that_is_not_under_way(kernel: Kernel) -> None:
+    sink = RecordedSink()
+    told: list[str] = []
+
+    def call(ctx: RuntimeContext) -> None:
+        for start in (kernel.run, kernel.submit):
+            with pytest.raises(UsageError) as caught:
+                start(speak, sinks=[sink], place=RunPlace(parent="parrent"))
+            told.append(str(caught.value))
+
+    kernel.run(parent_of, params={"call": call}, place=RunPlace(run_id="parent")).unwrap()
+
+    assert told == 2 * [
+        "RunPlace.parent: no run 'parrent' is under way in this kernel; did you mean 'parent'?\n"
+        "  a run can be part of one that the same kernel runs at this moment\n"
+        "  under way: parent"
+    ]
+    assert [] == sink.events
+
+
+def test_an_id_is_not_given_to_a_second_run_while_the_first_is_under_way(kernel: Kernel) -> None:
+    sink = RecordedSink()
+
+    def call(ctx: RuntimeContext) -> str:
+        with pytest.raises(UsageError) as caught:
+            kernel.run(speak, sinks=[sink], place=RunPlace(run_id="r1"))
+        return str(caught.value)
+
+    outcome = kernel.run(parent_of, params={"call": call}, place=RunPlace(run_id="r1"))
+
+    assert outcome.unwrap() == (
+        "RunPlace.run_id: a run 'r1' is under way in this kernel\n"
+        "  give an id that no run has, or leave run_id out for a new one"
+    )
+    assert [] == sink.events
+    assert kernel.run(speak, place=RunPlace(run_id="r1")).ok
+
+
+def test_a_run_does_not_go_on_while_it_is_under_way_unrecorded(tmp_path: Path) -> None:
+    with Kernel({"store": f"sqlite://{tmp_path}/history.db"}, strict=True) as recording:
+        recording.run(speak, place=RunPlace(run_id="r1"))
+
+        def call(ctx: RuntimeContext) -> None:
+            with pytest.raises(RunBusyError):
+                recording.run(speak, place=RunPlace(run_id="r1", resume=True))
+
+        place = RunPlace(run_id="r1")
+        assert recording.run(parent_of, params={"call": call}, place=place, record=False).ok
 
 
 def test_cancelling_a_run_that_is_not_live_says_so(kernel: Kernel) -> None:

@@ -145,6 +145,10 @@ def test_a_checkpoint_that_json_cannot_hold_is_refused_with_its_place_and_nothin
         ({"keypoints": "many"}, {"keypoints": "many"}, True),
         ({1, 2}.__class__, "<class 'set'>", False),
         ({"a": int, "token": "hush"}, {"a": "<class 'int'>", "token": "***"}, False),
+        ((1, (2, "x")), [1, [2, "x"]], True),
+        ({1: ("a", None)}, {"1": ["a", None]}, True),
+        ({"loss": float("inf")}, {"loss": float("inf")}, False),
+        ({"big": 2**70 + 1}, {"big": 2**70 + 1}, True),
     ],
 )
 def test_a_result_is_kept_without_secrets_and_says_whether_it_is_whole(
@@ -158,6 +162,14 @@ def test_a_secret_of_the_run_is_taken_out_of_a_result_wherever_it_stands() -> No
 
     assert ({"url": "https://me:***@host", 'say "***"': [1]}, False) == kept_result(result, ["hush-hush"])
     assert ({"url": "plain"}, True) == kept_result({"url": "plain"}, ["hush-hush"])
+
+
+@pytest.mark.parametrize("secrets", [[], ["hush-hush"]])
+@pytest.mark.parametrize("result", [float("nan"), {"losses": [0.5, float("nan")]}])
+def test_no_one_goes_on_from_a_number_that_json_would_make_null_of(
+    result: object, secrets: list[str]
+) -> None:
+    assert not kept_result(result, secrets)[1]
 
 
 def test_a_secret_field_of_a_result_is_never_written_out() -> None:

@@ -85,5 +85,15 @@ CREATE INDEX tags_by_name ON tags (tag, run);
 CREATE TABLE cancels (run bigint PRIMARY KEY, reason text NOT NULL);
 """
 
-MIGRATIONS = (_V1,)
+# The start of a value is looked at as text whatever it holds: one that is no JSON is no error here.
+_V2 = r"""
+ALTER TABLE checkpoints ADD COLUMN run text COLLATE "C";
+UPDATE checkpoints
+  SET run = substring(encode(substring(value FROM 1 FOR 500), 'escape') FROM '^\{"run_id":"([^"\\]+)"')
+  WHERE scope = 'cache';
+DELETE FROM checkpoints WHERE run IS NOT NULL AND run NOT IN (SELECT id FROM runs);
+CREATE INDEX checkpoints_by_run ON checkpoints (run) WHERE run IS NOT NULL;
+"""
+
+MIGRATIONS = (_V1, _V2)
 VERSION = len(MIGRATIONS)

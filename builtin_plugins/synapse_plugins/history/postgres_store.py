@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 from psycopg import errors, sql
+from psycopg.pq import TransactionStatus
 
 from synapse_kernel.stores import StoreError
 from synapse_plugins.history import rows
@@ -99,6 +100,9 @@ class PostgresStore(SqlStore):
         """Begin a transaction, over a new connection if the server has dropped the one there is."""
         if self._connection is not None:
             try:
+                if self._connection.info.transaction_status != TransactionStatus.IDLE:
+                    # A thread was interrupted after it began one, and before it could end it.
+                    self._connection.execute("ROLLBACK")
                 self._connection.execute(begin)
             except psycopg.OperationalError:
                 self.close()
@@ -194,9 +198,10 @@ class PostgresStore(SqlStore):
     def _why(self, error: psycopg.Error) -> str:
         if isinstance(error, errors.LockNotAvailable):
             return f"is locked by another process, for more than {self._place.timeout:g} s"
-        said = " ".join(str(error).split())
+        said = str(error)
         for secret in self._place.secrets:
             said = said.replace(secret, "***")
+        said = " ".join(said.split())
         if isinstance(error, errors.InsufficientPrivilege):
             return f"cannot be used: {said}\n  ask for the right to create the schema, or {_ELSEWHERE}"
         return f"cannot be used: {said}"

@@ -61,14 +61,32 @@ def text(value: str) -> str:
     return value.replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode()
 
 
-def is_text(value: str) -> bool:
-    """Tell whether a database can hold this at all: one that is asked for what it cannot holds none."""
-    return value == text(value)
+def text_or_none(value: str | None) -> str | None:
+    """Return `text` of what may be missing."""
+    return None if value is None else text(value)
+
+
+def encoded(value: object) -> bytes:
+    """Encode as JSON; what is no text in it is written as `text` writes it."""
+    try:
+        return _encode(value)
+    except UnicodeEncodeError:
+        return _encode(_escaped(msgspec.to_builtins(value)))
+
+
+def _escaped(plain: object) -> object:
+    if isinstance(plain, str):
+        return text(plain)
+    if isinstance(plain, dict):
+        return {_escaped(key): _escaped(value) for key, value in plain.items()}
+    if isinstance(plain, list | tuple):
+        return [_escaped(value) for value in plain]
+    return plain
 
 
 def fixed_part(record: RunRecord) -> bytes:
     """Encode what of a record never changes; the definition apart, which may be large."""
-    return _encode(
+    return encoded(
         msgspec.structs.replace(
             record,
             created=record.created.astimezone(UTC),

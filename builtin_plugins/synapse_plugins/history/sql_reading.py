@@ -67,15 +67,12 @@ class SqlReader(ABC):
 
     def get(self, run_id: str) -> RunRecord | None:
         """Return the run of this id."""
-        if not rows.is_text(run_id):
-            return None
         with self._reading() as tx:
             return self._record(tx, run_id)
 
     def matching(self, prefix: str, limit: int = 10) -> list[str]:
         """Return the ids that start with a prefix, newest first; `prefix` may hold any characters."""
-        if not rows.is_text(prefix):
-            return []
+        prefix = rows.text(prefix)
         where, values = _starting("id", prefix)
         with self._reading() as tx:
             found = tx.execute(
@@ -106,8 +103,7 @@ class SqlReader(ABC):
 
     def outcome(self, run_id: str) -> JsonObject | None:
         """Return a run's outcome as JSON-like data, or None while it has none."""
-        if not rows.is_text(run_id):
-            return None
+        run_id = rows.text(run_id)
         with self._reading() as tx:
             found = tx.execute(
                 "SELECT outcome FROM runs WHERE id = ? AND outcome IS NOT NULL", (run_id,)
@@ -116,8 +112,7 @@ class SqlReader(ABC):
 
     def children(self, parent: str) -> list[ChildResult]:
         """Return what became of a run's children, in the order they started."""
-        if not rows.is_text(parent):
-            return []
+        parent = rows.text(parent)
         with self._reading() as tx:
             found = tx.execute(
                 "SELECT id, node, status, attempt, reusable, outcome FROM runs WHERE parent = ? ORDER BY key",
@@ -135,8 +130,7 @@ class SqlReader(ABC):
         limit: int | None = None,
     ) -> list[StoredEvent]:
         """Return the events of a run, with `descendants` also those of all runs under it."""
-        if not rows.is_text(run_id):
-            return []
+        run_id = rows.text(run_id)
         values: list[Value] = [run_id, after]
         if descendants:
             head, whose = UNDER, "SELECT key FROM under"
@@ -162,35 +156,41 @@ class SqlReader(ABC):
     def has_environment(self, environment_id: str) -> bool:
         """Tell whether an environment is recorded already."""
         with self._reading() as tx:
-            return bool(tx.execute("SELECT 1 FROM environments WHERE id = ?", (environment_id,)).fetchone())
+            found = tx.execute(
+                "SELECT 1 FROM environments WHERE id = ?", (rows.text(environment_id),)
+            ).fetchone()
+        return found is not None
 
     def environment(self, environment_id: str) -> Environment | None:
         """Return a recorded environment."""
         with self._reading() as tx:
-            found = tx.execute("SELECT body FROM environments WHERE id = ?", (environment_id,)).fetchone()
+            found = tx.execute(
+                "SELECT body FROM environments WHERE id = ?", (rows.text(environment_id),)
+            ).fetchone()
         return None if found is None else msgspec.json.decode(found[0], type=Environment)  # type: ignore[arg-type]
 
     def value(self, scope: str, key: str) -> bytes | None:
         """Return a kept value."""
         with self._reading() as tx:
             found = tx.execute(
-                "SELECT value FROM checkpoints WHERE scope = ? AND key = ?", (scope, key)
+                "SELECT value FROM checkpoints WHERE scope = ? AND key = ?",
+                (rows.text(scope), rows.text(key)),
             ).fetchone()
         return None if found is None else found[0]  # type: ignore[return-value]
 
     def entries(self, scope: str, prefix: str = "") -> list[tuple[str, bytes]]:
         """Return the keys that start with a prefix and their values, in the order they were first put."""
-        where, values = _starting("key", prefix)
+        where, values = _starting("key", rows.text(prefix))
         with self._reading() as tx:
             return tx.execute(
                 f"SELECT key, value FROM checkpoints WHERE scope = ? AND {where} ORDER BY position",
-                [scope, *values],
+                [rows.text(scope), *values],
             ).fetchall()  # type: ignore[return-value]
 
     def _record(self, tx: Transaction, run_id: str) -> RunRecord | None:
         found = tx.execute(
             f"SELECT d.definition, {RECORD} FROM {JOINED} WHERE r.id = ?",
-            (run_id,),
+            (rows.text(run_id),),
         ).fetchone()
         return None if found is None else rows.record_of(found[1:], found[0])
 

@@ -11,12 +11,13 @@ sets), or 0. What differs is behind the abstract methods.
 from __future__ import annotations
 
 from abc import abstractmethod
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from synapse_kernel.owners import is_alive
-from synapse_kernel.stores import LEASE_SECONDS, RunBusyError, RunNotFoundError, StoreError
+from synapse_kernel.stores import CHANGEABLE, LEASE_SECONDS, RunBusyError, RunNotFoundError, StoreError
 from synapse_plugins.history import rows
 from synapse_plugins.history.rows import OWNER, Kept, Value
 from synapse_plugins.history.sql_reading import UNDER, SqlReader, Transaction
@@ -32,9 +33,6 @@ if TYPE_CHECKING:
 _OWNED = "runs r JOIN owners o ON o.key = r.owner"
 _DAY = 86_400_000_000
 _NOW = "o.seen, o.ticks, o.gone, micros_now(), ticks_now()"
-
-
-_encode = msgspec.json.Encoder().encode
 
 
 class SqlStore(SqlReader):
@@ -63,16 +61,16 @@ class SqlStore(SqlReader):
     def start(self, record: RunRecord, owner: Owner) -> None:
         """Record a run that begins, `owner` being its process; raises `StoreError` if the id is there."""
         body = rows.fixed_part(record)
-        definition = None if record.definition is None else _encode(record.definition)
+        definition = None if record.definition is None else rows.encoded(record.definition)
         tags = [rows.text(tag) for tag in record.tags]
         values = (
-            record.run_id,
+            rows.text(record.run_id),
             rows.micros(record.created),
             record.kind,
             rows.text(record.action),
-            record.parent,
-            rows.root_of(record),
-            record.node,
+            rows.text_or_none(record.parent),
+            rows.text(rows.root_of(record)),
+            rows.text_or_none(record.node),
             record.status,
             record.attempt,
             None if record.started is None else rows.micros(record.started),
@@ -99,8 +97,20 @@ class SqlStore(SqlReader):
                     [(added[0], tag) for tag in tags],
                 )
 
-    def claim(self, run_id: str, owner: Owner, *, lease: float = LEASE_SECONDS) -> RunRecord:
+    def claim(
+        self,
+        run_id: str,
+        owner: Owner,
+        *,
+        lease: float = LEASE_SECONDS,
+        changes: Mapping[str, object] = MappingProxyType({}),
+    ) -> RunRecord:
         """Take a run over for its next attempt; raises `RunBusyError` and `RunNotFoundError`."""
+        fixed = sorted(set(changes) - set(CHANGEABLE))
+        if fixed:
+            raise ValueError(
+                f"{', '.join(fixed)}: not what an attempt changes; that is {', '.join(CHANGEABLE)}"
+            )
         with self._writing() as tx:
             # First the run alone: one who had to wait for it would be shown an owner of before.
             kept = self._kept(tx, run_id)
@@ -116,9 +126,24 @@ class SqlStore(SqlReader):
                 (self._heard(tx, owner), key),
             )
             tx.execute("DELETE FROM cancels WHERE run = ?", (key,))
+            if changes:
+                self._change(tx, key, run_id, changes)
             claimed = self._record(tx, run_id)
         assert claimed is not None
         return claimed
+
+    def _change(self, tx: Transaction, key: int, run_id: str, changes: Mapping[str, object]) -> None:
+        record = self._record(tx, run_id)
+        assert record is not None
+        body = rows.fixed_part(msgspec.structs.replace(record, **changes))
+        small = len(body) <= rows.LARGE
+        tx.execute("UPDATE runs SET body = ? WHERE key = ?", (body if small else None, key))
+        if not small:
+            tx.execute(
+                "INSERT INTO details (run, body) VALUES (?, ?) "
+                "ON CONFLICT (run) DO UPDATE SET body = excluded.body",
+                (key, body),
+            )
 
     def append(self, run_id: str, events: Sequence[Event]) -> None:
         """Add events of one run, in order; raises `RunNotFoundError`."""
@@ -144,12 +169,19 @@ class SqlStore(SqlReader):
         """
         Add the run's last events and its outcome, together.
 
-        Raises `RunNotFoundError`, and `RunBusyError` if another process has claimed the run meanwhile.
+        Raises `RunNotFoundError`; for the end of an earlier attempt `RunBusyError` while the later one goes
+        on, and `StoreError` after it.
         """
         with self._writing() as tx:
             kept = self._kept(tx, end.run_id)
-            if kept.open == 1 and end.attempt < kept.attempt:
-                raise RunBusyError(end.run_id, self._owner(tx, kept.key))
+            if end.attempt < kept.attempt:
+                if kept.open == 1:
+                    raise RunBusyError(end.run_id, self._owner(tx, kept.key))
+                raise StoreError(
+                    f"The end of attempt {end.attempt} of run {end.run_id} comes too late: "
+                    f"attempt {kept.attempt} of it is {kept.status} in {self.url}",
+                    url=self.url,
+                )
             if events:
                 self._add_events(tx, kept, events)
             after = rows.moved_on(kept, events)
@@ -170,13 +202,13 @@ class SqlStore(SqlReader):
             )
             tx.execute("DELETE FROM cancels WHERE run = ?", (kept.key,))
             if end.status == "succeeded":
-                tx.execute("DELETE FROM checkpoints WHERE scope = ?", (end.run_id,))
+                tx.execute("DELETE FROM checkpoints WHERE scope = ?", (rows.text(end.run_id),))
 
     def delete(self, run_ids: Sequence[str]) -> int:
         """Forget ended runs with all that is under them; raises `RunBusyError` for one that has not ended."""
         with self._writing() as tx:
             going: list[tuple[Value, ...]] = []
-            for run_id in filter(rows.is_text, run_ids):
+            for run_id in map(rows.text, run_ids):
                 going += tx.execute(f"{UNDER} SELECT key, id FROM under", (run_id,)).fetchall()
             going = list(dict.fromkeys(going))
             for key, run in going:
@@ -190,6 +222,7 @@ class SqlStore(SqlReader):
             for table in ("tags", "cancels", "details"):
                 tx.executemany(f"DELETE FROM {table} WHERE run = ?", keys)
             tx.executemany("DELETE FROM checkpoints WHERE scope = ?", [(run,) for _, run in going])
+            tx.executemany("DELETE FROM checkpoints WHERE run = ?", [(run,) for _, run in going])
             tx.executemany("DELETE FROM runs WHERE key = ?", keys)
             tx.execute(
                 "DELETE FROM owners WHERE (gone = 1 OR seen < micros_now() - ?) "
@@ -203,28 +236,31 @@ class SqlStore(SqlReader):
         with self._writing() as tx:
             tx.execute(
                 "INSERT INTO environments (id, body) VALUES (?, ?) ON CONFLICT (id) DO NOTHING",
-                (environment.id, _encode(environment)),
+                (rows.text(environment.id), rows.encoded(environment)),
             )
 
-    def put(self, scope: str, entries: Mapping[str, bytes]) -> None:
-        """Keep values under keys, replacing what is there; all of them or none."""
+    def put(self, scope: str, entries: Mapping[str, bytes], *, run_id: str | None = None) -> None:
+        """Keep values under keys, replacing what is there, all or none; they go with a run that is named."""
         if not entries:
             return
+        scope, run = rows.text(scope), rows.text_or_none(run_id)
         with self._writing() as tx:
             tx.executemany(
-                "INSERT INTO checkpoints (scope, key, value) VALUES (?, ?, ?) "
-                "ON CONFLICT (scope, key) DO UPDATE SET value = excluded.value",
-                [(scope, key, value) for key, value in entries.items()],
+                "INSERT INTO checkpoints (scope, key, value, run) VALUES (?, ?, ?, ?) "
+                "ON CONFLICT (scope, key) DO UPDATE SET value = excluded.value, run = excluded.run",
+                [(scope, rows.text(key), value, run) for key, value in entries.items()],
             )
 
     def remove(self, scope: str, keys: Sequence[str] | None = None) -> None:
         """Forget values, all of the scope's where `keys` is None; one that is not there is no error."""
+        scope = rows.text(scope)
         with self._writing() as tx:
             if keys is None:
                 tx.execute("DELETE FROM checkpoints WHERE scope = ?", (scope,))
             else:
                 tx.executemany(
-                    "DELETE FROM checkpoints WHERE scope = ? AND key = ?", [(scope, key) for key in keys]
+                    "DELETE FROM checkpoints WHERE scope = ? AND key = ?",
+                    [(scope, rows.text(key)) for key in keys],
                 )
 
     def request_cancel(self, run_id: str, reason: str = "cancelled") -> bool:
@@ -331,7 +367,7 @@ class SqlStore(SqlReader):
         found = tx.execute(
             "SELECT r.key, r.open, r.status, r.attempt, r.started, r.last_seq, r.root FROM runs r "
             f"WHERE r.id = ?{self.for_update}",
-            (run_id,),
+            (rows.text(run_id),),
         ).fetchone()
         if found is None:
             raise RunNotFoundError(run_id, url=self.url)

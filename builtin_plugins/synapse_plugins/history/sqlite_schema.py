@@ -92,5 +92,16 @@ _V2 = (
     "CREATE TABLE cancels (run INTEGER PRIMARY KEY, reason TEXT NOT NULL)",
 )
 
-MIGRATIONS = (_V1, _V2)
+# Whose a value is that lies in a scope of its own, such as a result that pipelines keep for others.
+_V3 = (
+    "ALTER TABLE checkpoints ADD COLUMN run TEXT",
+    """
+    UPDATE checkpoints SET run = json_extract(CAST(value AS TEXT), '$.run_id')
+    WHERE scope = 'cache' AND json_valid(CAST(value AS TEXT))
+    """,
+    "DELETE FROM checkpoints WHERE run IS NOT NULL AND run NOT IN (SELECT id FROM runs)",
+    "CREATE INDEX checkpoints_by_run ON checkpoints (run) WHERE run IS NOT NULL",
+)
+
+MIGRATIONS = (_V1, _V2, _V3)
 VERSION = len(MIGRATIONS)

@@ -28,12 +28,21 @@ _ELSEWHERE = "name another file with the setting store, or the variable SYNAPSE_
 _NO_DATABASE = f"is not a database; it was left as it is\n  move it away, or {_ELSEWHERE}"
 # The size of the smallest page.
 _SMALLEST = 512
-# Counts on while the machine sleeps, where the system has such a clock, and no one can set it.
-_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+# No one can set it, and it stands still while the machine sleeps: who is awake first would otherwise take the
+# others, that had no time to say anything, for dead. On macOS the monotonic one goes on meanwhile.
+_CLOCK = getattr(time, "CLOCK_UPTIME_RAW", time.CLOCK_MONOTONIC)
+# The first that knows RETURNING.
+_OLDEST = (3, 35)
 # Pages are written twice, the second time together: the more at once, the fewer.
 _CHECKPOINT_PAGES = 2000
 
+# SQLITE_IOERR_SHMSIZE: on a disk without a byte left not even what processes share can be made.
+_NO_ROOM_TO_SHARE = 4874
+
 _stores: weakref.WeakSet[SqliteStore] = weakref.WeakSet()
+# None is added while another thread forks: they are being counted then. It may be that thread's own doing, in
+# the handler of a signal.
+_stores_lock = threading.RLock()
 # Those that a thread which forks keeps from others meanwhile.
 _held = threading.local()
 
@@ -56,9 +65,11 @@ class SqliteStore(SqlStore):
         self._synchronous = place.synchronous
         self._lock = threading.RLock()
         self._connection: sqlite3.Connection | None = None
-        with self._reading():
-            # It is open: what is wrong with the file is told now.
+        with _stores_lock:
             _stores.add(self)
+        with self._reading():
+            # What is wrong with the file is told now.
+            pass
 
     def close(self) -> None:
         """Release the connection; a later call opens it anew."""
@@ -115,11 +126,19 @@ class SqliteStore(SqlStore):
         from synapse_kernel.owners import this_process
 
         seen, ticks, now, ticks_now = (int(value or 0) for value in row)
-        if owner.boot and owner.boot == this_process().boot:
+        # One that is ahead was read from another clock: an older version's.
+        if owner.boot and owner.boot == this_process().boot and ticks <= ticks_now:
             return (ticks_now - ticks) / 1e6
         return (now - seen) / 1e6
 
     def _open(self) -> sqlite3.Connection:
+        if sqlite3.sqlite_version_info < _OLDEST:
+            raise self._error(
+                f"needs SQLite {'.'.join(map(str, _OLDEST))} or later; this Python comes with "
+                f"{sqlite3.sqlite_version}\n"
+                "  use a Python that has a newer one, or name a PostgreSQL database with the setting store, "
+                "or the variable SYNAPSE_STORE"
+            )
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -225,7 +244,7 @@ class SqliteStore(SqlStore):
                 f"is locked by another process, for more than {self._timeout:g} s\n"
                 f"  see which with: fuser {self.path}"
             )
-        if code == sqlite3.SQLITE_FULL:
+        if code == sqlite3.SQLITE_FULL or getattr(error, "sqlite_errorcode", 0) == _NO_ROOM_TO_SHARE:
             return f"cannot be written: the disk is full\n  free some space there, or {_ELSEWHERE}"
         if code in {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_CANTOPEN}:
             return f"cannot be used: {error}\n  let your user write it and its folder, or {_ELSEWHERE}"
@@ -282,6 +301,7 @@ def _ticks_now() -> int:
 
 def _before_fork() -> None:
     """Let go of every file: a connection that both processes hold would damage it."""
+    _stores_lock.acquire()
     _held.stores = list(_stores)
     for store in _held.stores:
         store._lock.acquire()
@@ -291,6 +311,8 @@ def _before_fork() -> None:
 def _after_fork() -> None:
     for store in _held.stores:
         store._lock.release()
+    _held.stores = []
+    _stores_lock.release()
 
 
 os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)

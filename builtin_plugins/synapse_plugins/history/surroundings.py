@@ -13,6 +13,8 @@ from synapse_kernel.stores import Environment
 
 # The nodes of a pipeline start within moments of each other: one look serves them all.
 _SAME_MOMENT_SECONDS = 1.0
+# What an installed distribution has beside its code: a folder named for it and its version.
+_DISTRIBUTIONS = (".dist-info", ".egg-info")
 
 _commits: dict[str, tuple[float, str | None]] = {}
 
@@ -97,17 +99,30 @@ def environment_id() -> str:
     """
     Return an id that changes with the interpreter and with what is installed for it.
 
-    Installing or removing anything touches its folder: that is looked at, not every distribution in it.
+    Installing or removing anything touches its folder, and changes the names there, which hold the versions:
+    they are looked at, not every distribution. The times alone would not do: images for many machines set
+    them all alike.
     """
     parts = [sys.version, sys.executable, _platform()]
     for entry in sys.path:
         if os.path.basename(entry) in {"site-packages", "dist-packages"}:  # noqa: PTH119 - on the way of each run
             try:
                 parts.append(f"{entry} {os.stat(entry).st_mtime_ns}")  # noqa: PTH116
+                parts += sorted(name for name in os.listdir(entry) if name.endswith(_DISTRIBUTIONS))  # noqa: PTH208
             except OSError:
                 continue
-    # A checksum that is there already: to import hashlib costs as much as to record a run.
-    return f"{zlib.crc32(os.fsencode(chr(10).join(parts))):08x}"
+    return _checksum(os.fsencode("\n".join(parts)))
+
+
+def _checksum(data: bytes) -> str:
+    """
+    Return 64 bits of checksum.
+
+    From what is there already: to import hashlib costs as much as to record a run. Read backwards, the
+    checksum is that of another polynomial, so that the two together are one of 64 bits; with another start
+    value alone it would tell nothing more.
+    """
+    return f"{zlib.crc32(data):08x}{zlib.crc32(data[::-1]):08x}"
 
 
 def environment_of(environment: str) -> Environment:

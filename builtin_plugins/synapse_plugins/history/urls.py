@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
+from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit
 
 from synapse_kernel.errors import suggest
 from synapse_kernel.settings import state_home
@@ -16,6 +17,8 @@ WAIT_SECONDS = 60.0
 _SYNCHRONOUS = ("normal", "full", "extra")
 _SCHEMA = "synapse_kernel"
 _SECRET_OPTIONS = ("password", "sslpassword")
+# How the place of a server ends: without a port, or with a number. Else it is a password without its host.
+_PORT = re.compile(r"^(\[.*\]|[^:]*)(:\d*)?$")
 
 
 class SqlitePlace(NamedTuple):
@@ -28,7 +31,10 @@ class SqlitePlace(NamedTuple):
 
 def sqlite_place(url: str) -> SqlitePlace:
     """Read the URL of a SQLite store; raises `StoreError` with every mistake in it."""
-    parts = urlsplit(url if ":" in url else f"{url}:")
+    try:
+        parts = urlsplit(url if ":" in url else f"{url}:")
+    except ValueError:
+        raise unusable(url, ["its [ or ] must be written as %5B or %5D"]) from None
     problems = []
     if parts.netloc:
         problems.append(f"{parts.netloc!r} stands where a host would; write sqlite:///absolute/path.db")
@@ -83,10 +89,19 @@ class PostgresPlace(NamedTuple):
 
 
 def postgres_place(url: str) -> PostgresPlace:
-    """Read the URL of a PostgreSQL store; raises `StoreError` with every mistake in it."""
-    parts = urlsplit(url if ":" in url else f"{url}://")
+    """
+    Read the URL of a PostgreSQL store; raises `StoreError` with every mistake in it.
+
+    No password is in what it says, also where the URL is read otherwise than it was meant.
+    """
+    parts = _postgres_parts(url if ":" in url else f"{url}://")
     problems: list[str] = []
-    options = dict(parse_qsl(parts.query, keep_blank_values=True))
+    if parts.fragment:
+        problems.append("a # must be written as %23")
+    if any("=" not in option for option in parts.query.split("&") if option):
+        problems.append("an option is written NAME=VALUE, and an & in its value as %26")
+    # In a form, a + is a space; to libpq it is a +.
+    options = dict(parse_qsl(parts.query.replace("+", "%2B"), keep_blank_values=True))
     schema = options.pop("schema", _SCHEMA)
     if not schema.isidentifier() or len(schema) > 63:
         problems.append(f"schema is a name of letters, digits and _, not {schema!r}")
@@ -94,8 +109,10 @@ def postgres_place(url: str) -> PostgresPlace:
     options.pop("timeout", None)
     user, at, host = parts.netloc.rpartition("@")
     name, _, password = user.partition(":")
-    secrets = {password, unquote(password), *(options.get(key, "") for key in _SECRET_OPTIONS)}
-    open_options = {key: value for key, value in options.items() if key not in _SECRET_OPTIONS}
+    hidden = {unquote(password), *(options.get(key, "") for key in _SECRET_OPTIONS)}
+    # Also as they are quoted: libpq repeats what it cannot read.
+    secrets = {password, *hidden, *(quote(each, safe="/") for each in hidden)}
+    open_options = {key: value for key, value in options.items() if value and key not in _SECRET_OPTIONS}
     if schema != _SCHEMA:
         open_options["schema"] = schema
     shown = _postgres_url(f"{name}{at}{host}", parts.path, open_options)
@@ -104,10 +121,35 @@ def postgres_place(url: str) -> PostgresPlace:
     return PostgresPlace(
         conninfo=_postgres_url(parts.netloc, parts.path, options),
         shown=shown,
-        secrets=tuple(secret for secret in secrets if secret),
+        # The longest first: one may be a part of another.
+        secrets=tuple(sorted(filter(None, secrets), key=len, reverse=True)),
         schema=schema,
         timeout=timeout,
     )
+
+
+def _postgres_parts(url: str) -> SplitResult:
+    problem = (
+        "where its password or name has one of # % / ? @ [ ], it must be quoted: "
+        "%23 %25 %2F %3F %40 %5B %5D, in this order"
+    )
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise unusable(_masked(url), [problem]) from None
+    user, _, host = parts.netloc.rpartition("@")
+    rest = f"{parts.path}?{parts.query}#{parts.fragment}"
+    if "@" in user or "@" in rest or not all(map(_PORT.search, host.split(","))):
+        raise unusable(_masked(url), [problem])
+    return parts
+
+
+def _masked(url: str) -> str:
+    """Return what of a URL holds no password for sure, wherever in it that begins."""
+    scheme, _, rest = url.partition(":")
+    before, at, after = rest.rpartition("@")
+    host = re.split(r"[?#]", after)[0] if at and "password" not in unquote(before).lower() else ""
+    return f"{scheme}://***{at and host and '@'}{host}"
 
 
 def _postgres_url(netloc: str, path: str, options: dict[str, str]) -> str:

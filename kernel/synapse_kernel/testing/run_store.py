@@ -17,14 +17,18 @@ import pytest
 
 # Before they are imported: a failed assertion is to show what it compared.
 pytest.register_assert_rewrite(
-    *(f"synapse_kernel.testing.run_store_{part}" for part in ("records", "listing", "values", "processes"))
+    *(
+        f"synapse_kernel.testing.run_store_{part}"
+        for part in ("records", "listing", "values", "texts", "processes")
+    )
 )
 
 from synapse_kernel.testing.run_store_listing import ListingContract  # noqa: E402
 from synapse_kernel.testing.run_store_processes import ProcessContract  # noqa: E402
 from synapse_kernel.testing.run_store_records import RecordContract  # noqa: E402
+from synapse_kernel.testing.run_store_texts import TextContract  # noqa: E402
 from synapse_kernel.testing.run_store_values import ValueContract  # noqa: E402
 
 
-class RunStoreContract(RecordContract, ListingContract, ValueContract, ProcessContract):
+class RunStoreContract(RecordContract, ListingContract, ValueContract, TextContract, ProcessContract):
     """What any `synapse_kernel.stores.RunStore` must do."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import threading
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
@@ -23,6 +24,9 @@ from synapse_kernel.testing.run_store_parts import (
     record,
     state,
 )
+
+if TYPE_CHECKING:
+    from synapse_kernel.contracts import JsonObject
 
 _HOUR = 3600.0
 # By a lease this short, whoever is judged by silence has been silent too long.
@@ -185,6 +189,63 @@ class ProcessContract(StoreFixtures):
         assert [1, 2] == [event.seq for event in events_of(store, "r1")]
         assert b"v" == store.value("r1", "k")
         assert ["child"] == [child.run_id for child in store.children("r1")]
+
+    @pytest.mark.parametrize("size", [1, 100_000])
+    @pytest.mark.parametrize("definition", [None, {"n": 1}])
+    def test_the_next_attempt_may_have_another_executor_and_place(
+        self, store: RunStore, me: Owner, size: int, definition: JsonObject | None
+    ) -> None:
+        store.start(
+            record("r1", params={"p": "x" * size}, tags=["t"], definition=definition, cached_from="r0"), me
+        )
+        store.finish(end("r1", "failed"))
+        before = store.get("r1")
+        assert before is not None
+        changes = {
+            "executor": "process",
+            "cached_from": None,
+            "cwd": "/elsewhere/caf\udce9",
+            "commit": "c2",
+            "environment": "x" * 3000,
+        }
+
+        claimed = store.claim("r1", me, changes=changes)
+
+        assert claimed.cwd.startswith("/elsewhere/caf")
+        expected = msgspec.structs.replace(
+            before,
+            **{**changes, "cwd": claimed.cwd},
+            status="pending",
+            attempt=2,
+            finished=None,
+            error=None,
+        )
+        assert expected == claimed == store.get("r1")
+
+        store.finish(end("r1", "failed", attempt=2))
+        back = store.claim("r1", me, changes={"environment": None})
+        assert (None, "process", "x" * size) == (back.environment, back.executor, back.params["p"])
+        assert back == store.get("r1")
+
+    def test_a_claim_that_changes_what_a_run_is_is_refused(self, store: RunStore, me: Owner) -> None:
+        ended(store, me, "r1", status="failed")
+        before = store.get("r1")
+
+        with pytest.raises(ValueError, match=r"\bparams, run_id\b"):
+            store.claim("r1", me, changes={"run_id": "r2", "cwd": "/", "params": {}})
+
+        assert before == store.get("r1")
+
+    def test_a_claim_that_is_refused_changes_nothing(
+        self, store: RunStore, me: Owner, process: OtherProcess
+    ) -> None:
+        store.start(record("r1"), process.owner)
+        before = store.get("r1")
+
+        with pytest.raises(RunBusyError):
+            store.claim("r1", me, changes={"executor": "process"})
+
+        assert before == store.get("r1")
 
     def test_an_ended_run_can_be_claimed_by_the_process_that_ran_it(self, store: RunStore, me: Owner) -> None:
         ended(store, me, "r1", status="failed")

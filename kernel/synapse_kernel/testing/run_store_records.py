@@ -18,6 +18,7 @@ from synapse_kernel.events import (
     Message,
     Metrics,
     Progress,
+    Status,
     encode_metrics,
 )
 from synapse_kernel.stores import (
@@ -350,6 +351,38 @@ class RecordContract(StoreFixtures):
         assert run is not None
         assert ("r1", me, "pending") == (caught.value.run_id, caught.value.owner, run.status)
         assert [] == events_of(store, "r1")
+
+    @pytest.mark.parametrize("status", ["succeeded", "failed"])
+    def test_an_end_of_an_attempt_is_refused_also_after_a_later_one_has_ended(
+        self, store: RunStore, me: Owner, status: Status
+    ) -> None:
+        ended(store, me, "r1", status="failed")
+        store.claim("r1", me)
+        store.finish(end("r1", status, result="new", attempt=2))
+        before = store.get("r1")
+
+        with pytest.raises(StoreError) as caught:
+            store.finish(end("r1", "crashed", result="old", attempt=1), [log("r1", 9)])
+
+        assert store.url == caught.value.url
+        assert before == store.get("r1")
+        assert {"run_id": "r1", "status": status, "result": "new"} == store.outcome("r1")
+        assert [] == events_of(store, "r1")
+
+    def test_an_end_of_an_attempt_is_refused_also_after_a_later_one_has_crashed(
+        self, store: RunStore, me: Owner
+    ) -> None:
+        ended(store, me, "r1", status="failed")
+        store.claim("r1", me)
+        store.forget(me)
+        store.reap()
+        before = store.get("r1")
+
+        with pytest.raises(StoreError):
+            store.finish(end("r1", attempt=1))
+
+        assert before == store.get("r1")
+        assert store.outcome("r1") is None
 
     def test_children_are_told_in_the_order_they_started(self, store: RunStore, me: Owner) -> None:
         store.start(record("top"), me)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from synapse_kernel.stores import CheckpointStore, Environment, RunStore
-from synapse_kernel.testing.run_store_parts import StoreFixtures, end, events_of, log, record
+from synapse_kernel.testing.run_store_parts import StoreFixtures, end, ended, events_of, log, record
 
 if TYPE_CHECKING:
     from synapse_kernel.owners import Owner
@@ -101,6 +101,33 @@ class ValueContract(StoreFixtures):
         store.finish(end("r1"))
 
         assert [0, 1, 1] == [len(store.entries(scope)) for scope in ("r1", "r1x", "r")]
+
+    def test_values_that_are_a_runs_go_with_it_and_no_others(self, store: RunStore, me: Owner) -> None:
+        ended(store, me, "r1", "r2")
+        store.put("cache", {"a": b"1", "b": b"2"}, run_id="r1")
+        store.put("cache", {"c": b"3"}, run_id="r2")
+        store.put("cache", {"d": b"4"})
+        store.put("other", {"a": b"5"}, run_id="r1")
+        store.delete(["r1"])
+
+        assert [("c", b"3"), ("d", b"4")] == store.entries("cache")
+        assert [] == store.entries("other")
+
+    def test_a_value_is_whose_it_was_put_as_last(self, store: RunStore, me: Owner) -> None:
+        ended(store, me, "r1", "r2")
+        for owners in (("r1", "r2"), ("r2", "r1"), ("r1", None)):
+            for run_id in owners:
+                store.put("cache", {"to " + str(owners[-1]): b"v"}, run_id=run_id)
+        store.delete(["r1"])
+
+        assert ["to r2", "to None"] == [key for key, _ in store.entries("cache")]
+
+    def test_values_that_are_a_runs_outlive_its_end(self, store: RunStore, me: Owner) -> None:
+        store.start(record("r1"), me)
+        store.put("cache", {"k": b"v"}, run_id="r1")
+        store.finish(end("r1"))
+
+        assert b"v" == store.value("cache", "k")
 
     def test_checkpoints_of_a_run_are_json(self, store: RunStore) -> None:
         checkpoints = CheckpointStore(store, "r1")

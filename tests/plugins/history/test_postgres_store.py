@@ -20,6 +20,8 @@ from synapse_kernel.owners import this_process
 from synapse_kernel.stores import RunStore, StoreError
 from synapse_kernel.testing.run_store import RunStoreContract
 from synapse_kernel.testing.run_store_parts import end, ended, log, record
+from synapse_plugins.history.postgres_schema import VERSION
+from synapse_plugins.history.urls import postgres_place
 
 if TYPE_CHECKING:
     import psycopg
@@ -124,6 +126,67 @@ def test_all_that_is_wrong_with_a_url_is_told_at_once() -> None:
     ) == refused("postgresql://me:hush@host/db?schema=a%20b&timeout=-1&sslmode=require")
 
 
+def test_options_that_are_not_written_as_such_are_told() -> None:
+    pytest.importorskip("psycopg")
+
+    assert (
+        "The store postgresql://h/db cannot be used:\n"
+        "  a # must be written as %23\n"
+        "  an option is written NAME=VALUE, and an & in its value as %26"
+    ) == refused("postgresql://h/db?password=a&hush#hush")
+
+
+@pytest.mark.parametrize(
+    ("url", "shown_as"),
+    [
+        ("postgresql://u:a/hush@h/db", "postgresql://***@h/db"),
+        ("postgresql://u:a#hush@h/db", "postgresql://***@h/db"),
+        ("postgresql://u:a?hush@h/db", "postgresql://***@h/db"),
+        ("postgresql://u:a@hush@h/db", "postgresql://***@h/db"),
+        ("postgresql://u:[hush@h/db", "postgresql://***@h/db"),
+        ("postgresql://u:hush]@h/db?sslpassword=hush", "postgresql://***@h/db"),
+        ("postgresql:u:hush@h/db", "postgresql://***@h/db"),
+        ("postgresql://u:hush", "postgresql://***"),
+        ("postgresql://h/db?password=a@hush", "postgresql://***"),
+        ("postgresql://h/db?pass%77ord=a@hush", "postgresql://***"),
+        ("postgresql://[hush", "postgresql://***"),
+    ],
+)
+def test_a_password_that_is_not_quoted_is_told_and_not_shown(url: str, shown_as: str) -> None:
+    pytest.importorskip("psycopg")
+    with pytest.raises(StoreError) as caught:
+        open_postgres(url)
+
+    assert (
+        f"The store {shown_as} cannot be used:\n"
+        "  where its password or name has one of # % / ? @ [ ], it must be quoted: "
+        "%23 %25 %2F %3F %40 %5B %5D, in this order"
+    ) == str(caught.value)
+    assert shown_as == caught.value.url
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://u:hu%zzsh@127.0.0.1:1/db?timeout=2",
+        "postgresql://127.0.0.1:1/db?password=hu%zzsh&timeout=2",
+        "postgresql://127.0.0.1:1/db?port=hu%20%20sh&sslpassword=hu%20%20sh&timeout=2",
+    ],
+)
+def test_what_libpq_repeats_of_a_password_is_not_shown(url: str) -> None:
+    pytest.importorskip("psycopg")
+
+    told = refused(url)
+    assert "hu" not in told.partition(" cannot be used: ")[2]
+
+
+def test_a_plus_in_a_password_is_a_plus() -> None:
+    place = postgres_place("postgresql://h/db?password=a+b%20c")
+
+    assert "postgresql://h/db?password=a%2Bb%20c" == place.conninfo
+    assert ("a%2Bb%20c", "a+b c") == place.secrets
+
+
 def test_a_server_that_is_not_there_is_told(postgres: Server) -> None:
     told = refused("postgresql://me:hush@127.0.0.1:1/db?timeout=2")
 
@@ -199,7 +262,7 @@ def test_a_store_of_a_newer_version_is_refused(
 
     assert (
         f"The run store {shown(postgres, schema)} was written by a newer synapse-kernel: its schema is 99, "
-        f"this one knows 1\n  upgrade with: pip install --upgrade synapse-kernel\n  or {ELSEWHERE}"
+        f"this one knows {VERSION}\n  upgrade with: pip install --upgrade synapse-kernel\n  or {ELSEWHERE}"
     ) == refused(url)
 
 
@@ -216,6 +279,32 @@ def test_a_store_of_an_older_version_is_brought_up_to_date(url: str, monkeypatch
     for _ in range(2):
         with opened(url) as store, store._reading() as tx:
             assert [("r1", "red")] == tx.execute("SELECT id, colour FROM runs").fetchall()
+
+
+def test_cached_results_of_an_older_version_are_their_runs(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("psycopg")
+    from synapse_plugins.history import postgres_store
+
+    with monkeypatch.context() as older:
+        older.setattr(postgres_store, "MIGRATIONS", postgres_store.MIGRATIONS[:1])
+        older.setattr(postgres_store, "VERSION", 1)
+        with opened(url) as store:
+            ended(store, this_process(), "r1")
+            values = {
+                "a": b'{"run_id":"r1","result":"x\\u00e9"}',
+                "b": b'{"run_id":"gone"}',
+                "c": b"\xff{",
+                "d": b"",
+            }
+            with store._writing() as tx:
+                tx.executemany(
+                    "INSERT INTO checkpoints (scope, key, value) VALUES ('cache', ?, ?)", values.items()
+                )
+
+    with opened(url) as store:
+        assert ["a", "c", "d"] == [key for key, _ in store.entries("cache")]
+        store.delete(["r1"])
+        assert ["c", "d"] == [key for key, _ in store.entries("cache")]
 
 
 def test_many_make_the_tables_at_once(url: str) -> None:
@@ -271,6 +360,19 @@ def test_a_connection_that_is_dropped_in_the_midst_of_a_write_is_told_and_nothin
         assert str(caught.value).startswith(f"The run store {shown(postgres, schema)} cannot be used: ")
         assert [] == store.entries("s")
         assert ["r1"] == [run.run_id for run in store.runs()]
+
+
+@pytest.mark.parametrize("change", [lambda store: store.put("x", {"k": b""}), lambda store: store.runs()])
+def test_a_write_that_was_interrupted_before_it_could_end_is_taken_back_by_the_next(
+    url: str, change: Callable[[RunStore], object]
+) -> None:
+    with opened(url) as store, opened(url) as other:
+        store._begun("BEGIN").execute("INSERT INTO checkpoints (scope, key, value) VALUES ('s', 'half', '')")
+        change(store)
+
+        assert [] == other.entries("s")
+        store.put("s", {"whole": b""})
+        assert ["whole"] == [key for key, _ in other.entries("s")]
 
 
 def drop_within(store: PostgresStore, admin: psycopg.Connection[tuple[object, ...]]) -> None:

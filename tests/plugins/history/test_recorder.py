@@ -5,9 +5,13 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import subprocess
+import sys
+import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +20,15 @@ import pytest
 from pydantic import BaseModel, SecretStr
 
 from synapse_kernel import BaseAction, Kernel, RuntimeContext, UsageError, action
-from synapse_kernel.contracts import RunInfo, RunPlace
+from synapse_kernel.contracts import Outcome, RunInfo, RunPlace
+from synapse_kernel.control import Control
+from synapse_kernel.events import Message, State
+from synapse_kernel.opening import open_sinks
+from synapse_kernel.preparation import RunOptions, prepare
+from synapse_kernel.runs import conduct
 from synapse_kernel.stores import RunStore, StoreError
-from synapse_plugins.history.recorder import BATCH, Recorder
+from synapse_plugins.history import recorder
+from synapse_plugins.history.recorder import BATCH, KEPT, SLICE, Heart, Recorder
 from synapse_plugins.history.sqlite_store import SqliteStore
 
 WAIT = 60
@@ -96,6 +106,17 @@ def hold(params: dict[str, Any], ctx: RuntimeContext) -> None:
     while True:
         ctx.check_cancelled()
         time.sleep(0.01)
+
+
+def run_as_part(kernel: Kernel, params: dict[str, Any]) -> Outcome:
+    """Run an action as the only part of a run `p`, and return the part's outcome."""
+    parts: list[Outcome] = []
+
+    def begin(ctx: RuntimeContext) -> None:
+        parts.append(kernel.run(call, params=params, place=RunPlace(parent="p", node="n")))
+
+    kernel.run(call, params={"call": begin}, place=RunPlace(run_id="p"))
+    return parts[0]
 
 
 def messages(store: RunStore, run_id: str) -> list[str]:
@@ -254,7 +275,130 @@ def test_a_store_that_raises_what_it_should_not_harms_no_other_run(
     assert bad.result(WAIT).ok
     assert good.result(WAIT).ok
     assert ["heard"] == messages(other, "bad")
-    assert "The history: LookupError: a bug" in {record.message for record in caplog.records}
+    assert ["The history of run bad waits, it cannot be written now: LookupError: a bug"] == [
+        record.message for record in caplog.records if "waits" in record.message
+    ]
+
+
+class Away:
+    """A store that nothing can be written to until it is back; notes who writes how many events a call."""
+
+    def __init__(self, store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.back = False
+        self.calls: list[tuple[str, int]] = []
+        self._append, self._finish, self._url = store.append, store.finish, store.url
+        monkeypatch.setattr(store, "append", self.append)
+        monkeypatch.setattr(store, "finish", self.finish)
+
+    def append(self, run_id: str, events: Any) -> None:
+        """Write, if it is back."""
+        self.note(events)
+        self._append(run_id, events)
+
+    def finish(self, end: Any, events: Any) -> None:
+        """Write, if it is back."""
+        self.note(events)
+        self._finish(end, events)
+
+    def note(self, events: Any) -> None:
+        """Note a call, and refuse it unless it is back."""
+        self.calls.append((threading.current_thread().name, len(events)))
+        if not self.back:
+            raise StoreError("The server is away", url=self._url)
+
+
+def batches(run_id: str, count: int) -> Iterator[list[Any]]:
+    """Return messages of a run, numbered on after its first state."""
+    for start in range(2, count + 2, 1000):
+        yield [
+            Message(run_id, seq, 0.0, "a", None, str(seq), "info")
+            for seq in range(start, min(start + 1000, count + 2))
+        ]
+
+
+def test_while_the_store_is_away_a_run_neither_waits_for_it_nor_tells_it_twice(
+    recording: Kernel, other: RunStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert recording.store is not None
+    monkeypatch.setattr(recorder, "LAST_RETRY_SECONDS", 0.1)
+    sink = Recorder(info(recording), None)
+    away = Away(recording.store, monkeypatch)
+    sink.accept([State("r", 1, 0.0, "a", None, "running", 1)])
+    wait_until(lambda: bool(away.calls))
+
+    for batch in batches("r", 25_000):
+        sink.accept(batch)
+    own = [count for name, count in away.calls if name == threading.current_thread().name]
+    wait_until(lambda: len(away.calls) > 2)
+    away.back = True
+    wait_until(lambda: [25_001] == [run.last_seq for run in other.runs()])
+
+    assert [] == own
+    assert SLICE == max(count for _, count in away.calls)
+    assert ["The history of run r waits, it cannot be written now: StoreError: The server is away"] == [
+        record.message for record in caplog.records
+    ]
+    assert list(range(1, 25_002)) == [stored.event.seq for stored in other.events("r")]
+    sink.close(ended("r"))
+
+
+def test_a_store_that_stays_away_is_tried_less_and_less_often(
+    recording: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert recording.store is not None
+    monkeypatch.setattr(Heart, "arm", lambda *_: None)
+    sink = Recorder(info(recording), None)
+    away = Away(recording.store, monkeypatch)
+    sink.accept([State("r", 1, 0.0, "a", None, "running", 1)])
+
+    waits = []
+    for _ in range(9):
+        assert sink.flush() is False
+        waits.append(sink.retry_seconds)
+    away.back = True
+
+    assert [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0] == waits
+    assert sink.flush() is True
+    assert 0.0 == sink.retry_seconds
+    sink.close(ended("r"))
+
+
+def test_at_the_end_of_a_run_all_that_waits_is_tried_once_more_in_slices(
+    recording: Kernel, other: RunStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert recording.store is not None
+    sink = Recorder(info(recording), None)
+    away = Away(recording.store, monkeypatch)
+    for batch in batches("r", 25_000):
+        sink.accept(batch)
+
+    away.back = True
+    sink.close(ended("r"))
+
+    assert SLICE == max(count for _, count in away.calls)
+    assert list(range(2, 25_002)) == [stored.event.seq for stored in other.events("r")]
+    assert "succeeded" == (other.outcome("r") or {})["status"]
+
+
+def test_beyond_what_is_kept_for_a_store_that_is_away_the_run_goes_on_unrecorded(
+    recording: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert recording.store is not None
+    sink = Recorder(info(recording), None)
+    Away(recording.store, monkeypatch)
+    for batch in batches("r", KEPT):
+        sink.accept(batch)
+
+    with pytest.raises(StoreError, match="The server is away"):
+        sink.accept([State("r", KEPT + 2, 0.0, "a", None, "running", 1)])
+    with pytest.raises(StoreError, match="The server is away"):
+        sink.close(ended("r"))
+
+
+def ended(run_id: str) -> Outcome:
+    """Return the outcome of a run that succeeded."""
+    now = datetime.now(UTC)
+    return Outcome(run_id=run_id, status="succeeded", action="a", started=now, finished=now)
 
 
 class Hidden(BaseModel):
@@ -300,9 +444,7 @@ def test_no_secret_is_in_the_bytes_of_the_database(tmp_path: Path, place: str, s
 
 
 def test_a_result_with_a_secret_cannot_be_gone_on_from(recording: Kernel) -> None:
-    outcome = recording.run(
-        call, params={"call": lambda ctx: {"api_key": "hush-hush"}}, place=RunPlace(parent="p", node="n")
-    )
+    outcome = run_as_part(recording, {"call": lambda ctx: {"api_key": "hush-hush"}})
 
     assert recording.store is not None
     assert {"api_key": "***"} == (recording.store.outcome(outcome.run_id) or {})["result"]
@@ -313,10 +455,8 @@ def test_a_result_with_a_secret_cannot_be_gone_on_from(recording: Kernel) -> Non
 def test_params_and_results_that_are_not_json_are_recorded_as_their_text(recording: Kernel) -> None:
     given = object()
 
-    outcome = recording.run(
-        call,
-        params={"call": lambda ctx: {1, 2}.__class__, "thing": given, "number": np.float32(0.5)},
-        place=RunPlace(parent="p", node="n"),
+    outcome = run_as_part(
+        recording, {"call": lambda ctx: {1, 2}.__class__, "thing": given, "number": np.float32(0.5)}
     )
 
     assert recording.store is not None
@@ -338,14 +478,80 @@ def test_another_process_stops_a_run_through_the_store(recording: Kernel, other:
     assert ("cancelled", "the run was cancelled by a colleague") == (outcome.status, outcome.error.message)
 
 
+def test_a_request_to_stop_that_comes_before_the_run_begins_is_not_lost(
+    recording: Kernel, other: RunStore
+) -> None:
+    store = recording.store
+    assert store is not None
+    prepared = prepare(recording, hold, None, None, RunOptions(timeout=WAIT, place=RunPlace(run_id="r1")))
+    first = recording.submit(hold)
+    opened = open_sinks(recording, prepared)
+    assert other.request_cancel("r1", "cancelled by a colleague") is True
+    heart = recorder._heart_of(recording, store)
+    for _ in range(3):
+        heart._hear()
+
+    outcome = conduct(recording, prepared, Control(0.1), opened)
+
+    first.cancel()
+    assert "cancelled" == first.result(WAIT).status
+    assert outcome.error is not None
+    assert "the run was cancelled by a colleague" == outcome.error.message
+
+
+def test_a_request_to_stop_is_kept_while_the_store_cannot_take_it_back(
+    recording: Kernel, other: RunStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = recording.store
+    assert store is not None
+    prepared = prepare(recording, hold, None, None, RunOptions(timeout=WAIT, place=RunPlace(run_id="r1")))
+    first = recording.submit(hold)
+    opened = open_sinks(recording, prepared)
+    heart = recorder._heart_of(recording, store)
+
+    def refuse(*_: object) -> bool:
+        raise StoreError("The disk is full", url="")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(store, "request_cancel", refuse)
+        assert other.request_cancel("r1") is True
+        wait_until(lambda: bool(heart._asked))
+    outcome = conduct(recording, prepared, Control(0.1), opened)
+
+    first.cancel()
+    assert "cancelled" == first.result(WAIT).status
+    assert "cancelled" == outcome.status
+
+
+def test_a_request_to_stop_a_run_whose_end_could_not_be_recorded_is_not_asked_again(
+    recording: Kernel, failing: Failing, other: RunStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = recording.store
+    assert store is not None
+    failing.failing.set()
+    assert recording.run(call, params={"call": lambda ctx: 3}, place=RunPlace(run_id="r1")).unrecorded
+    failing.failing.clear()
+    assert other.request_cancel("r1") is True
+
+    with recording.submit(hold):
+        wait_until(lambda: not asked_to_stop(other))  # type: ignore[arg-type]
+        for _ in range(3):
+            recorder._heart_of(recording, store)._hear()
+            assert [] == asked_to_stop(other)  # type: ignore[arg-type]
+
+
+def asked_to_stop(store: SqliteStore) -> list[Any]:
+    """Return the requests to stop that are in the store."""
+    with store._reading() as tx:
+        return tx.execute("SELECT reason FROM cancels").fetchall()
+
+
 def test_a_kernel_without_runs_leaves_the_store_alone(recording: Kernel) -> None:
     recording.run(call, params={"call": lambda ctx: None})
     assert recording.store is not None
     asked: list[str] = []
     for name in ("cancel_requests", "heartbeat", "append"):
         setattr(recording.store, name, lambda *_, name=name: asked.append(name) or [])  # type: ignore[func-returns-value]
-
-    from synapse_plugins.history import recorder
 
     heart = recorder._heart_of(recording, recording.store)
     heart._hear()
@@ -388,6 +594,67 @@ def test_the_thread_of_a_kernel_that_was_forgotten_ends(place: str) -> None:
     gc.collect()
 
     wait_until(lambda: threads() == [])
+
+
+def test_a_kernel_that_was_shut_down_records_nothing_more(place: str, other: SqliteStore) -> None:
+    with Kernel({"store": place}, strict=True) as kernel:
+        kernel.run(call, params={"call": lambda ctx: None})
+
+    outcomes = [kernel.run(call, params={"call": lambda ctx: None}, record=wish) for wish in (None, True)]
+
+    assert ["cancelled", "cancelled"] == [outcome.status for outcome in outcomes]
+    assert [] == threads()
+    assert isinstance(kernel.store, SqliteStore)
+    assert kernel.store._connection is None
+    assert 1 == other.count()
+
+
+FORKING = """
+    import os, signal, sys, time
+    from synapse_kernel import Kernel, action
+    from synapse_kernel.contracts import RunPlace
+
+    @action
+    def add(params):
+        return 3
+
+    @action
+    def die(params, ctx):
+        until = time.monotonic() + 60
+        while kernel.store.get(ctx.run_id).status != "running":
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    kernel = Kernel({"store": sys.argv[1]})
+    kernel.run(add)
+    child = os.fork()
+    if child == 0:
+        try:
+            kernel.run(die, place=RunPlace(run_id="forked"))
+        finally:
+            os._exit(1)
+    assert -signal.SIGKILL == os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert kernel.store.reap() == ["forked"], "not reaped"
+    assert kernel.run(add).unrecorded is None
+    print(child, os.getpid())
+    kernel.shutdown()
+"""
+
+
+def test_a_forked_process_records_under_its_own_name_and_dies_alone(place: str, other: RunStore) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", textwrap.dedent(FORKING), place],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=WAIT * 2,
+    )
+
+    assert (0, "") == (done.returncode, done.stderr)
+    child, parent = map(int, done.stdout.split())
+    found = [(run.status, run.owner.pid) for run in other.runs() if run.owner is not None]
+    assert [("succeeded", parent), ("crashed", child), ("succeeded", parent)] == found
 
 
 def test_after_the_kernel_has_shut_down_its_process_counts_as_gone(place: str, other: SqliteStore) -> None:
@@ -451,8 +718,6 @@ def test_the_sink_asked_for_by_name_does_not_record_twice(recording: Kernel) -> 
 
 def info(kernel: Kernel | None) -> RunInfo:
     """Describe a run of a kernel."""
-    from datetime import UTC, datetime
-
     made = RunInfo(run_id="r", action="a", target="t", executor="local", params={}, started=datetime.now(UTC))
     made.__dict__["kernel"] = kernel
     return made

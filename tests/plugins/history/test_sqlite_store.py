@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -85,10 +86,10 @@ def test_the_contract_fails_for_a_store_that_does_not_ask_whether_the_owner_live
             from synapse_plugins.history.sqlite_store import SqliteStore
 
             class Broken(SqliteStore):
-                def claim(self, run_id, owner, *, lease=0):
+                def claim(self, run_id, owner, *, lease=0, changes={}):
                     self._lives = lambda row, lease: False
                     try:
-                        return super().claim(run_id, owner, lease=lease)
+                        return super().claim(run_id, owner, lease=lease, changes=changes)
                     finally:
                         del self._lives
 
@@ -121,6 +122,7 @@ def test_the_contract_fails_for_a_store_that_does_not_ask_whether_the_owner_live
         line.split("::")[-1].split(" ")[0] for line in done.stdout.splitlines() if line.startswith("FAILED")
     }
     assert {
+        "test_a_claim_that_is_refused_changes_nothing",
         "test_a_run_of_the_callers_own_that_goes_on_cannot_be_claimed",
         "test_a_run_out_of_sight_can_be_claimed_after_its_lease",
         "test_a_run_whose_process_lives_cannot_be_claimed",
@@ -302,6 +304,41 @@ def test_an_old_history_has_the_tables_of_a_new_one(tmp_path: Path) -> None:
         return ["".join(str(text).split()) for (text,) in found]
 
     assert shape(new) == shape(old)
+
+
+def test_cached_results_of_an_old_history_are_their_runs(file: Path) -> None:
+    with contextlib.closing(sqlite3.connect(file)) as connection:
+        connection.executescript(Path(__file__).with_name("schema_v1.sql").read_text(encoding="utf-8"))
+        values = {"a": b'{"run_id":"r1","result":1}', "b": b'{"run_id":"gone"}', "c": b"\xff{", "d": b"[1]"}
+        connection.executemany(
+            "INSERT INTO checkpoints (scope, key, value) VALUES ('cache', ?, ?)", values.items()
+        )
+        connection.commit()
+
+    with opened(file) as store:
+        assert ["a", "c", "d"] == [key for key, _ in store.entries("cache")]
+        store.delete(["r1"])
+        assert ["c", "d"] == [key for key, _ in store.entries("cache")]
+
+
+def test_a_sqlite_that_is_too_old_is_told(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 34, 1))
+    monkeypatch.setattr(sqlite3, "sqlite_version", "3.34.1")
+
+    assert (
+        f"The run store {file} needs SQLite 3.35 or later; this Python comes with 3.34.1\n"
+        "  use a Python that has a newer one, or name a PostgreSQL database with the setting store, or the "
+        "variable SYNAPSE_STORE"
+    ) == refused(file)
+
+
+def test_a_url_that_cannot_be_read_is_told() -> None:
+    with pytest.raises(StoreError) as caught:
+        SqliteStore("sqlite://[x")
+
+    assert ("The store sqlite://[x cannot be used:\n  its [ or ] must be written as %5B or %5D") == str(
+        caught.value
+    )
 
 
 def test_a_folder_in_the_way_is_told(file: Path) -> None:
@@ -500,6 +537,30 @@ def test_silence_on_this_machine_is_measured_by_a_clock_that_no_one_can_set(file
         assert ["r1"] == store.reap(lease=60)
 
 
+def test_while_the_machine_sleeps_no_one_is_silent(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, slept = time.clock_gettime_ns, 0
+    # What Linux counts a sleep by.
+    counting = getattr(time, "CLOCK_BOOTTIME", None)
+    monkeypatch.setattr(time, "clock_gettime_ns", lambda clock: real(clock) + slept * (clock == counting))
+    far = msgspec.structs.replace(this_process(), namespace="another container")
+    with opened(file) as store:
+        store.start(record("r1"), far)
+        set_back(file, seen=-3600)
+        slept = 3600 * 10**9
+
+        assert [] == store.reap(lease=60)
+
+
+def test_a_reading_of_another_clock_is_not_taken_for_a_sign_of_life(file: Path) -> None:
+    """An older version read one that is ahead by as long as the machine had slept."""
+    far = msgspec.structs.replace(this_process(), namespace="another container")
+    with opened(file) as store:
+        store.start(record("r1"), far)
+        set_back(file, seen=-7200, ticks=3600)
+
+        assert ["r1"] == store.reap(lease=60)
+
+
 def test_silence_of_another_machine_or_boot_is_measured_by_the_wall_clock(file: Path) -> None:
     far = msgspec.structs.replace(this_process(), boot="another")
     with opened(file) as store:
@@ -550,6 +611,45 @@ def test_a_child_that_was_forked_uses_the_store_beside_its_parent(file: Path) ->
     )
     assert "[0, 0] 151\n" == told
     assert [("ok",)] == sql(file, "PRAGMA integrity_check")
+
+
+def test_a_process_forks_while_its_threads_open_stores(file: Path) -> None:
+    told = child(
+        """
+        import os, threading
+        from synapse_plugins.history import sqlite_store
+        from synapse_plugins.history.sqlite_store import SqliteStore
+
+        class Blank(SqliteStore):
+            def _open(self):
+                pass
+
+        sys.setswitchinterval(1e-6)
+        sys.unraisablehook = lambda told: print(told.exc_value)
+        going = True
+        kept = [Blank() for n in range(200)]
+
+        def work():
+            while going:
+                kept.append(Blank())
+                del kept[200:400]
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        for n in range(300):
+            pid = os.fork()
+            if not pid:
+                Blank()
+                os._exit(0)
+            status = os.waitpid(pid, 0)[1]
+            if status:
+                print(status)
+        going = False
+        thread.join()
+        """,
+        file,
+    )
+    assert "" == told
 
 
 def test_another_connection_of_this_process_does_not_lose_its_locks(file: Path) -> None:

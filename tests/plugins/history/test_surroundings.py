@@ -168,3 +168,66 @@ def test_the_environment_has_one_id_in_a_process() -> None:
     made = environment_of(environment_id())
     assert isinstance(made, Environment)
     assert sorted(made.packages, key=str.lower) == list(made.packages)
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a folder of a hundred distributions, which is all that is installed."""
+    folder = tmp_path / "site-packages"
+    for number in range(100):
+        (folder / f"package_{number}").mkdir(parents=True)
+        (folder / f"package_{number}-1.{number}.dist-info").mkdir()
+    os.utime(folder, (0, 0))
+    monkeypatch.setattr(surroundings.sys, "path", [str(folder)])
+    return folder
+
+
+def environment() -> str:
+    """Return the id as a process that just began would."""
+    environment_id.cache_clear()
+    try:
+        return environment_id()
+    finally:
+        environment_id.cache_clear()
+
+
+def test_environments_whose_folders_are_as_old_differ_in_what_is_installed(installed: Path) -> None:
+    before = environment()
+
+    (installed / "package_7-1.7.dist-info").rename(installed / "package_7-1.8.dist-info")
+    os.utime(installed, (0, 0))
+
+    assert before != environment()
+
+
+def test_an_environment_is_the_same_whatever_order_its_folder_is_read_in(
+    installed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = environment()
+    names = sorted(path.name for path in installed.iterdir())
+
+    monkeypatch.setattr(surroundings.os, "listdir", lambda _: names[::-1])
+
+    assert before == environment()
+
+
+def test_the_id_of_an_environment_has_64_bits_that_do_not_follow_from_each_other() -> None:
+    ids = [surroundings._checksum(f"a text as long as the others, {n:02}".encode()) for n in range(100)]
+
+    assert {16} == {len(found) for found in ids}
+    assert 100 == len({int(found[:8], 16) ^ int(found[8:], 16) for found in ids})
+
+
+def test_the_environment_is_told_without_what_is_dear_to_import() -> None:
+    code = (
+        "import sys\n"
+        "from synapse_plugins.history.surroundings import environment_id\n"
+        "environment_id()\n"
+        "print([name for name in ('hashlib', 'importlib.metadata') if name in sys.modules])"
+    )
+
+    said = subprocess.run(
+        [surroundings.sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+
+    assert "[]\n" == said.stdout

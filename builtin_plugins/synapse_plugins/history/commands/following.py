@@ -11,11 +11,12 @@ import click
 import msgspec
 
 from synapse_kernel.cli.documents import dump, promise_json, state_of
+from synapse_kernel.cli.selecting import one_run
 from synapse_kernel.contracts import ErrorInfo, Outcome, RunInfo
 from synapse_kernel.event_text import NODE_EVENTS, level_mark, line_of
 from synapse_kernel.events import FINAL_STATUSES, LEVELS, Log, Metrics, Progress, encode_event
 from synapse_plugins.history.commands.reading import Follower, Nodes
-from synapse_plugins.history.commands.selecting import complete_runs, one_run, open_store
+from synapse_plugins.history.commands.selecting import complete_runs, open_store
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence

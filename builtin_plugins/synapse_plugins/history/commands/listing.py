@@ -8,22 +8,20 @@ from typing import TYPE_CHECKING
 import click
 
 from synapse_kernel.cli.documents import dump, print_table, promise_json, state_of
+from synapse_kernel.cli.selecting import MOST, ago_text, one_run
 from synapse_kernel.durations import seconds
 from synapse_kernel.errors import UsageError
 from synapse_kernel.stores import RunQuery
 from synapse_plugins.history.commands.record_text import (
-    ago_text,
     coloured,
     document_of,
     short_ids,
     took_text,
 )
 from synapse_plugins.history.commands.selecting import (
-    MOST,
     actions_option,
     complete_runs,
     json_option,
-    one_run,
     open_store,
     states_option,
     tags_option,

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import click
 
 from synapse_kernel.cli.documents import dump, print_table, promise_json, state_of
+from synapse_kernel.cli.selecting import one_run
 from synapse_kernel.errors import UsageError, listing, suggest
-from synapse_plugins.history.commands.selecting import complete_runs, json_option, one_run, open_store
+from synapse_plugins.history.commands.selecting import complete_runs, json_option, open_store
 from synapse_plugins.history.commands.series import json_number, number_text, series_of
 
 if TYPE_CHECKING:

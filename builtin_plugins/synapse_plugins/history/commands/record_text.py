@@ -60,23 +60,6 @@ def short_ids(run_ids: Iterable[str]) -> dict[str, str]:
     return {run_id: run_id[:length] for run_id in whole}
 
 
-def ago_text(moment: datetime, now: datetime | None = None) -> str:
-    """Return a time as people say it, ``5 min ago``; one that is a month past or more as its date."""
-    passed = ((now or datetime.now(UTC)) - moment).total_seconds()
-    if passed < 1:
-        return "just now"
-    if passed < 60:
-        return f"{int(passed)} s ago"
-    if passed < 3600:
-        return f"{int(passed // 60)} min ago"
-    if passed < 86400:
-        return f"{int(passed // 3600)} h ago"
-    days = int(passed // 86400)
-    if days < 30:
-        return f"{days} day{'s' if days > 1 else ''} ago"
-    return f"{moment.astimezone():%Y-%m-%d}"
-
-
 def time_text(moment: datetime) -> str:
     """Return a time in the zone of this machine."""
     return f"{moment.astimezone():%Y-%m-%d %H:%M:%S}"

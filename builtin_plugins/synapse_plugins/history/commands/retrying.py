@@ -20,11 +20,12 @@ from synapse_kernel.cli.running import (
     verbosity_of,
     verbosity_options,
 )
+from synapse_kernel.cli.selecting import one_run
 from synapse_kernel.contracts import RunPlace
 from synapse_kernel.errors import Problem, ProblemsError, TargetNotFoundError, UsageError
 from synapse_kernel.events import FINAL_STATUSES
 from synapse_kernel.stores import RunBusyError
-from synapse_plugins.history.commands.selecting import complete_runs, one_run, open_store
+from synapse_plugins.history.commands.selecting import complete_runs, open_store
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, get_args
 
 import click
-import msgspec
 from click.shell_completion import CompletionItem
 
 from synapse_kernel.cli.documents import state_of, tell_warning
+from synapse_kernel.cli.selecting import NEWEST, ago_text, one_run
 from synapse_kernel.errors import Problem, ProblemsError, SynapseError, UsageError
 from synapse_kernel.events import Status
 from synapse_kernel.stores import RunNotFoundError, RunQuery, StoreError
 from synapse_plugins.history.commands.disk_space import is_disk_full
-from synapse_plugins.history.commands.record_text import ago_text, status_text
+from synapse_plugins.history.commands.record_text import status_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,17 +21,6 @@ if TYPE_CHECKING:
     from synapse_kernel.stores import RunRecord, RunStore
 
 STATUSES: tuple[str, ...] = get_args(Status)
-
-NEWEST = {
-    "@last": RunQuery(roots_only=True),
-    "@last-failed": RunQuery(statuses=("failed", "crashed", "timed_out"), roots_only=True),
-}
-"""The words that stand for a run, and how it is found; ``~1`` behind one is the run before that."""
-
-MOST_CANDIDATES = 10
-MOST = 2**31 - 1
-"""So many runs are asked for at most: a greater number is more than a store can count."""
-
 
 class States(click.Choice[str]):
     """Takes states by their name, and as they are shown: ``timed_out`` and ``timed out``."""
@@ -76,36 +65,6 @@ def open_store(ctx: click.Context) -> RunStore:
     return store
 
 
-def one_run(store: RunStore, given: str) -> RunRecord:
-    """
-    Return the run that a person means.
-
-    Raises `RunNotFoundError`, `UsageError` where several runs begin like this or none is there yet.
-    """
-    word, _, back = given.partition("~")
-    query = NEWEST.get(word)
-    if query is not None and (back.isdecimal() or word == given):
-        # Of a number this long, the digits behind do not matter.
-        before = min(int(back[:20] or 0), MOST - 1)
-        newest = store.runs(msgspec.structs.replace(query, limit=before + 1))
-        if len(newest) <= before:
-            which = "failed run" if word == "@last-failed" else "run"
-            there = f"only {len(newest)}" if newest else "none"
-            raise UsageError(f"{given}: no such {which} is in {store.url}, it has {there}")
-        # Whole: what a store lists leaves a pipeline's definition out.
-        return store.get(newest[before].run_id) or newest[before]
-    exact = store.get(given)
-    if exact is not None:
-        return exact
-    found = store.matching(given, MOST_CANDIDATES + 1) if given else []
-    if len(found) > 1:
-        raise UsageError(_ambiguous(store, given, found))
-    record = store.get(found[0]) if found else None
-    if record is None:
-        raise RunNotFoundError(given, url=store.url)
-    return record
-
-
 def several_runs(store: RunStore, given: Sequence[str]) -> list[RunRecord]:
     """Return the runs that a person means, each once; all that is wrong is raised together."""
     records: dict[str, RunRecord] = {}
@@ -123,17 +82,6 @@ def several_runs(store: RunStore, given: Sequence[str]) -> list[RunRecord]:
         problems = [Problem("", str(error).replace("\n", "\n  ")) for error in wrong.values()]
         raise ProblemsError(f"{len(wrong)} of the runs cannot be told:", problems)
     return list(records.values())
-
-
-def _ambiguous(store: RunStore, given: str, found: Sequence[str]) -> str:
-    more = len(found) > MOST_CANDIDATES
-    records = [record for run_id in found[:MOST_CANDIDATES] if (record := store.get(run_id)) is not None]
-    lines = [
-        f"  {record.run_id}  {record.action}  {status_text(record.status)}  {ago_text(record.created)}"
-        for record in records
-    ]
-    count = f"more than {MOST_CANDIDATES}" if more else str(len(found))
-    return "\n".join([f"{given!r} is the beginning of {count} runs; give more of the id", *lines])
 
 
 def complete_runs(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, cast
 import click
 
 from synapse_kernel.cli.documents import dump, print_table, promise_json, state_of
+from synapse_kernel.cli.selecting import ago_text, one_run
 from synapse_kernel.event_text import size_text
 from synapse_kernel.events import Log
 from synapse_plugins.history.commands.artifacts import artifacts_of
 from synapse_plugins.history.commands.reading import Follower, children_of
 from synapse_plugins.history.commands.record_text import (
-    ago_text,
     document_of,
     resources_text,
     seconds_of,
@@ -22,7 +22,7 @@ from synapse_plugins.history.commands.record_text import (
     took_text,
 )
 from synapse_plugins.history.commands.retrying import how_to_go_on
-from synapse_plugins.history.commands.selecting import complete_runs, json_option, one_run, open_store
+from synapse_plugins.history.commands.selecting import complete_runs, json_option, open_store
 from synapse_plugins.history.commands.series import json_number, number_text, series_of
 
 if TYPE_CHECKING:

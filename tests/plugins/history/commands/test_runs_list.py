@@ -11,10 +11,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from synapse_kernel import UsageError
+from synapse_kernel.cli.selecting import ago_text
 from synapse_kernel.owners import Owner
 from synapse_kernel.stores import RunStore
 from synapse_plugins.history.commands.listing import moment
-from synapse_plugins.history.commands.record_text import ago_text, short_ids
+from synapse_plugins.history.commands.record_text import short_ids
 
 A, B, C = "aaaa0000aaaa0000", "bbbb0000bbbb0000", "cccc0000cccc0000"
 
