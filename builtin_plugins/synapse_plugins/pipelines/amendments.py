@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, cast
 import msgspec
 
 from synapse_kernel.contracts import JsonObject
-from synapse_kernel.redaction import masked_places, redact
+from synapse_kernel.redaction import MASK, masked_places, redact
 from synapse_kernel.serialization import to_jsonable
 
 if TYPE_CHECKING:
@@ -61,9 +61,15 @@ def amend(
     params: Mapping[str, object],
     children: Iterable[ChildResult],
     stale: Collection[str],
+    secret: Collection[str],
 ) -> Amendment:
-    """Return what is to be kept of a pipeline that goes on changed, so that the nodes `stale` run again."""
+    """
+    Return what is to be kept of a pipeline that goes on changed, so that the nodes `stale` run again.
+
+    The params in `secret` are masked, whatever they are called.
+    """
     shown = cast("JsonObject", redact(cast("JsonObject", to_jsonable(params))))
+    shown.update((name, MASK) for name in secret if name in shown)
     outdated = {} if before is None else dict(before.outdated)
     outdated |= {child.node: child.attempt for child in children if child.node.partition("[")[0] in stale}
     return Amendment(
@@ -71,12 +77,18 @@ def amend(
     )
 
 
-def counting(children: Iterable[ChildResult], amendment: Amendment | None) -> dict[str, ChildResult]:
-    """Return what became of a run's children by node, without the results that count no more."""
+def counting(
+    children: Iterable[ChildResult], amendment: Amendment | None, marks: Mapping[str, int]
+) -> dict[str, ChildResult]:
+    """
+    Return what became of a run's children by node, without the results that count no more.
+
+    `marks` are those of `synapse_plugins.pipelines.followers`.
+    """
     outdated = {} if amendment is None else amendment.outdated
     return {
         child.node: child
-        if child.attempt > outdated.get(child.node, 0)
+        if child.attempt > max(outdated.get(child.node, 0), marks.get(child.node, 0))
         else msgspec.structs.replace(child, result=None, reusable=False)
         for child in children
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import click
@@ -19,14 +20,13 @@ from synapse_kernel.cli.running import (
     verbosity_of,
     verbosity_options,
 )
-from synapse_kernel.errors import ProblemsError, SynapseError, UsageError
+from synapse_kernel.errors import ProblemsError, SynapseError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from synapse_kernel.kernel import Kernel
     from synapse_kernel.params import Layer, Merged
-    from synapse_kernel.stores import RunStore
     from synapse_plugins.pipelines.running import Runnable
 
 RUN_EPILOG = """\b
@@ -55,7 +55,6 @@ The exit code is 2 if anything is wrong.
 """
 
 FORMATS = ("tree", "mermaid", "graphviz")
-LAST = "@last"
 _UNDONE = ("crashed", "failed", "cancelled", "timed_out")
 
 
@@ -65,17 +64,20 @@ def _complete_target(_ctx: click.Context, _param: click.Parameter, incomplete: s
 
 def _complete_resume(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Offer the pipelines' runs that can go on, the newest first."""
-    from synapse_kernel.stores import RunQuery
+    from synapse_kernel.cli.selecting import NEWEST
+    from synapse_kernel.stores import RunQuery, StoreError
 
     try:
         store = state_of(ctx).kernel.store
         if store is None:
             return []
+        with suppress(StoreError):  # where it cannot be written it can be read
+            store.reap()
         found = store.runs(RunQuery(kinds=("pipeline",), statuses=_UNDONE, roots_only=True, limit=20))
     except SynapseError:
         return []
     items = [CompletionItem(record.run_id, help=f"{record.action} {record.status}") for record in found]
-    return [item for item in [CompletionItem(LAST), *items] if item.value.startswith(incomplete)]
+    return [item for item in [*map(CompletionItem, NEWEST), *items] if item.value.startswith(incomplete)]
 
 
 target_argument = click.argument("target", metavar="TARGET", shell_complete=_complete_target)
@@ -237,27 +239,15 @@ def _known(kernel: Kernel, executor: str | None) -> str | None:
 
 
 def _run_to_resume(kernel: Kernel, given: str) -> str:
-    """Return the id of the run that is meant: by its id, the beginning of it, or as the last."""
-    from synapse_kernel.stores import RunQuery
+    """Return the id of the run that is meant: by its id, the beginning of it, or a word for the newest."""
+    from synapse_kernel.cli.selecting import one_run
 
     store = kernel.store
-    if store is None or store.get(given) is not None:
+    if store is None:  # told where the run is looked up
         return given
-    if given == LAST:
-        newest = store.runs(RunQuery(kinds=("pipeline",), roots_only=True, limit=1))
-        if not newest:
-            raise UsageError(f"{LAST}: no run of a pipeline is in {store.url}")
-        return newest[0].run_id
-    return _by_beginning(store, given)
-
-
-def _by_beginning(store: RunStore, given: str) -> str:
-    found = store.matching(given) if given else []
-    if len(found) > 1:
-        raise UsageError(
-            f"{given!r} is the beginning of several runs; give more of the id: {', '.join(found)}"
-        )
-    return found[0] if found else given
+    # What died reads as crashed from now on, and is among those that did not end well.
+    store.reap()
+    return one_run(store, given, kinds=("pipeline",)).run_id
 
 
 def _print_plan(found: Runnable, target: str, merged: Merged, reserved: ReservedStdout | None) -> None:

@@ -17,15 +17,17 @@ from synapse_kernel.contracts import JsonObject, RunPlace
 from synapse_kernel.errors import Problem, ProblemsError, SynapseError, UsageError
 from synapse_kernel.events import FINAL_STATUSES
 from synapse_kernel.opening import work_dir_of
-from synapse_kernel.redaction import may_hold_secret_names, redact
+from synapse_kernel.redaction import MASK, is_secret_name, may_hold_secret_names, redact
 from synapse_kernel.serialization import to_jsonable
 from synapse_kernel.stores import RunBusyError, RunNotFoundError
 from synapse_plugins.pipelines.amendments import amend, amended, counting, keep_amendment, read_amendment
 from synapse_plugins.pipelines.changes import changed_nodes, changes
 from synapse_plugins.pipelines.definition import dependencies, document_of, references_of
 from synapse_plugins.pipelines.executor import PIPELINE_MARK
+from synapse_plugins.pipelines.followers import Followers, read_marks
 from synapse_plugins.pipelines.nodes import NodeRunner, Plan
-from synapse_plugins.pipelines.param_types import check_param_types, secret_params
+from synapse_plugins.pipelines.param_types import check_param_types, secret_fields, secret_params
+from synapse_plugins.pipelines.references import lone_reference
 from synapse_plugins.pipelines.scheduler import Scheduler
 from synapse_plugins.pipelines.work_folders import PipelineContext
 
@@ -93,20 +95,22 @@ class Launch:
             kept = read_amendment(store, resume)
             before = amended(_interrupted(store, resume), kept)
             params = _params_to_go_on(before, params or {})
-        definition = _definition(kernel, plan) if store is not None else None
+        types = plan.param_types(kernel)
+        self._secret = secret_params(types)
+        definition = _definition(kernel, plan, self._secret) if store is not None else None
         if before is None or definition != before.definition:
             # What is as it was when it started has been checked then.
             plan.check_for(kernel)
         self._params = plan.join_params(params or {})
-        types = plan.param_types(kernel)
         check_param_types(plan.spec.name, types, self._params)
         if before is not None and store is not None and definition is not None:
             changed = self._changed(before, definition, force=force)
             children = store.children(before.run_id)
             if changed is not None:
                 self._stale = changed
-                self._amendment = kept = amend(kept, definition, self._params, children, changed)
-            self._children = counting(children, kept)
+                kept = amend(kept, definition, self._params, children, changed, self._secret)
+                self._amendment = kept
+            self._children = counting(children, kept, read_marks(store, before.run_id))
         self._attempt = None if before is None else before.attempt + 1
         self._folder = None if before is None else before.work_dir
         self._action = self._made_action()
@@ -121,7 +125,7 @@ class Launch:
                 target=target,
                 # Where it began, whatever the settings say by now.
                 work_dir=self._folder,
-                secret=secret_params(types),
+                secret=self._secret,
             ),
         }
 
@@ -142,9 +146,12 @@ class Launch:
         old = before.definition or {}
         told = changes(old, definition)
         different = _different_params(before, self._params)
-        told += [
-            f"params: {name!r} was {before.params[name]!r}, is {self._params[name]!r}" for name in different
-        ]
+        for name in different:
+            was, is_ = before.params[name], self._params[name]
+            if name in self._secret or is_secret_name(name):
+                # Not known as a secret when it was recorded.
+                was = is_ = MASK
+            told.append(f"params: {name!r} was {was!r}, is {is_!r}")
         if not told:
             return None
         if not force:
@@ -182,15 +189,25 @@ class Launch:
                 executor=self._executor,
                 store=self._store,
             )
-            return Scheduler(runner, ctx, params, self._limit).run()
+            followers = Followers(
+                ctx.run_id, dependencies(spec), self._children, self._store if self._children else None
+            )
+            try:
+                return Scheduler(runner, ctx, params, self._limit, followers).run()
+            finally:
+                self._plan.release()
 
         setattr(run_pipeline, PIPELINE_MARK, True)
         description = spec.description or f"The pipeline {spec.name}."
         return action(name=spec.name, description=description)(run_pipeline)
 
 
-def _definition(kernel: Kernel, plan: Plan) -> JsonObject:
-    """Return the pipeline as the history keeps it: with a fingerprint of each node's code."""
+def _definition(kernel: Kernel, plan: Plan, secret: Collection[str]) -> JsonObject:
+    """
+    Return the pipeline as the history keeps it: with a fingerprint of each node's code, without secrets.
+
+    The params in `secret` are masked, whatever they are called.
+    """
     from synapse_plugins.pipelines.fingerprints import code_fingerprint
 
     runner = NodeRunner(
@@ -201,8 +218,11 @@ def _definition(kernel: Kernel, plan: Plan) -> JsonObject:
     document = document_of(plan.spec)
     if may_hold_secret_names(msgspec.json.encode(document)):
         document = cast("JsonObject", redact(document))
+    defaults = cast("JsonObject", document.get("params", {}))
+    defaults.update((name, MASK) for name in secret if defaults.get(name) is not None)
     nodes = cast("list[JsonObject]", document.get("nodes", []))
     fingerprints: dict[object, str | None] = {}
+    secrets: dict[object, tuple[str, ...]] = {}
     for node, written in zip(plan.spec.nodes, nodes, strict=True):
         if node.action not in fingerprints:
             try:
@@ -210,6 +230,14 @@ def _definition(kernel: Kernel, plan: Plan) -> JsonObject:
             except SynapseError:
                 # The node may never be reached; if it is, this is said then.
                 fingerprints[node.action] = None
+            else:
+                secrets[node.action] = secret_fields(runner.action_of(node)[1])
+        given = cast("JsonObject", written.get("with", {}))
+        given.update(
+            (name, MASK)
+            for name in secrets.get(node.action, ())
+            if name in given and lone_reference(given[name]) is None
+        )
         if fingerprints[node.action] is not None:
             written["code"] = fingerprints[node.action]
     return document

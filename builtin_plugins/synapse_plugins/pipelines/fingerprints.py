@@ -15,7 +15,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import msgspec
 
@@ -35,6 +35,9 @@ _JUNK = frozenset({"__pycache__", "node_modules", "site-packages"})
 _CODE = (".py", ".pyc", ".so", ".pyd")
 # Names under which results tell paths as plain text, as the kernel's own result models do.
 _PATH_ENDINGS = ("path", "_path", "_dir", "_folder", "_file")
+
+# How deep what an action captured is looked into.
+_DEEPEST = 50
 
 # Modules whose changes come with a version of this package or of Python.
 _NOT_ITS_OWN = sys.stdlib_module_names - {"__main__"} | {"synapse_kernel", "pydantic", ""}
@@ -221,12 +224,31 @@ def _add_captured(digest: hashlib.blake2b, obj: object) -> None:
     for function in inside:
         for cell in getattr(function, "__closure__", None) or ():
             try:
-                add_texts(digest, repr(cell.cell_contents))
+                add_texts(digest, _text_of(cell.cell_contents))
             except ValueError:  # not bound yet
                 add_texts(digest, "")
-        add_texts(
-            digest, *(repr(getattr(function, name, None)) for name in ("__defaults__", "__kwdefaults__"))
-        )
+        for name in ("__defaults__", "__kwdefaults__"):
+            add_texts(digest, _text_of(getattr(function, name, None)))
+
+
+def _text_of(value: object) -> str:
+    """Return plain data as text; of anything else it cannot be told whether it is the same."""
+    return repr(value) if _is_plain(value, ()) else os.urandom(20).hex()
+
+
+def _is_plain(value: object, around: tuple[int, ...]) -> bool:
+    """Tell whether a value is what JSON holds, of the very types that its text tells of."""
+    if value is None or value.__class__ in {bool, int, float, str}:
+        return True
+    if id(value) in around or len(around) > _DEEPEST:
+        return False
+    inside = (*around, id(value))
+    if value.__class__ is dict:
+        items = cast("dict[object, object]", value).items()
+        return all(key.__class__ is str and _is_plain(item, inside) for key, item in items)
+    if value.__class__ in {list, tuple}:
+        return all(_is_plain(item, inside) for item in cast("Sequence[object]", value))
+    return False
 
 
 def _source_text(obj: object) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import warnings
+import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -79,7 +80,8 @@ class ActionPipeline(Runnable):
         self._base = str(Path(base or ".").absolute())
         self._executor = executor
         self._given = [_reference(at, given) for at, given in enumerate(actions)]
-        self._checked_for: Kernel | None = None
+        # A weak reference: a pipeline may live as long as its module.
+        self._checked_for: weakref.ref[Kernel] | None = None
         self._joined: tuple[object, int, dict[str, object]] | None = None
         self._links = self._linked(kernel)
         self._at = {own.name: at for at, own in enumerate(self._links)}
@@ -111,14 +113,14 @@ class ActionPipeline(Runnable):
         Raises `PipelineError` where the actions that it finds do not fit, and `UnknownNameError` for an
         executor that it does not have.
         """
-        if self._checked_for is kernel:
+        if self._checked_for is not None and self._checked_for() is kernel:
             return
         if self._executor is not None:
             kernel.registry.get("executors", self._executor)
         if any(isinstance(given, str) for given in self._given):
             self._links = self._linked(kernel)
             self.problems = self._problems()
-        self._checked_for = kernel
+        self._checked_for = weakref.ref(kernel)
 
     def join_params(self, given: Mapping[str, object] | object) -> JsonObject:
         """
@@ -140,8 +142,16 @@ class ActionPipeline(Runnable):
         return values
 
     def param_types(self, kernel: Kernel) -> Mapping[str, object]:  # noqa: ARG002 - the actions are known
-        """Return the types of the initial params."""
-        return {name: field.annotation for name, field in self.initial_fields.items()}
+        """Return the types of the initial params that must be given, and of those that are secret."""
+        from synapse_plugins.pipelines.param_types import secret_params
+
+        types = dict(self._initial.types)
+        for own in self._links:
+            for key, field in own.takes.items():
+                if key in self._initial.defaults:
+                    types.setdefault(key, field.annotation)
+        secret = {name: types[name] for name in secret_params(types)}
+        return {**secret, **{name: field.annotation for name, field in self.initial_fields.items()}}
 
     def params_for(self, node: NodeSpec, scope: Mapping[str, object]) -> Mapping[str, object]:
         """Return what a node's action is given: the initial params and all earlier results, joined."""
@@ -158,6 +168,10 @@ class ActionPipeline(Runnable):
         if own.takes_others:
             return dict(joined)
         return {key: joined[key] for key in own.takes if key in joined}
+
+    def release(self) -> None:
+        """Let go of what was joined for a run, which ended early if there is anything."""
+        self._joined = None
 
     def __repr__(self) -> str:
         return f"ActionPipeline({self.name!r}, {len(self._links)} actions)"

@@ -68,6 +68,9 @@ class Plan(Protocol):
         `scope` is what references may name: the results by node, the pipeline's params as ``params``.
         """
 
+    def release(self) -> None:
+        """Let go of what is kept for a run, as one has ended; another under way loses no more than time."""
+
 
 class Restored(msgspec.Struct, frozen=True):
     """A node instance that was done before the pipeline was interrupted."""
@@ -263,6 +266,6 @@ class NodeRunner:
             return
         entry = {"run_id": outcome.run_id, "result": result}
         try:
-            self._store.put(CACHE, {key: msgspec.json.encode(entry)})
+            self._store.put(CACHE, {key: msgspec.json.encode(entry)}, run_id=outcome.run_id)
         except SynapseError as error:
             warn(f"The result of run {outcome.run_id} is not cached: {error}")

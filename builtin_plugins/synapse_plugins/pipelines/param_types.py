@@ -8,7 +8,7 @@ from typing_extensions import TypedDict
 
 from synapse_kernel.actions import ActionCode
 from synapse_kernel.errors import ParamsError, SynapseError
-from synapse_kernel.models import is_secret_type, types_in
+from synapse_kernel.models import fields_of, is_secret_type, types_in
 from synapse_kernel.params import check_params
 from synapse_kernel.preparation import resolve_action
 from synapse_plugins.pipelines.field_types import params_fields
@@ -55,10 +55,26 @@ def check_param_types(name: str, types: Mapping[str, object], params: Mapping[st
 
 
 def secret_params(types: Mapping[str, object]) -> tuple[str, ...]:
-    """Return the params that are secret by their type."""
-    return tuple(
-        name for name, kind in types.items() if any(is_secret_type(inner) for inner in types_in(kind))
-    )
+    """Return the params that are secret by their type, or hold something that is."""
+    return tuple(name for name, kind in types.items() if _holds_secret(kind, set()))
+
+
+def secret_fields(code: ActionCode) -> tuple[str, ...]:
+    """Return the keys of an action's params whose fields are secret by their type, or hold such."""
+    return secret_params({name: field.annotation for name, field in params_fields(code).items()})
+
+
+def _holds_secret(annotation: object, around: set[int]) -> bool:
+    """Tell whether a type is a secret's or has a field that is; `around` are the models on the way."""
+    for kind in types_in(annotation):
+        if is_secret_type(kind):
+            return True
+        if id(kind) in around:
+            continue
+        around.add(id(kind))
+        if any(_holds_secret(field.annotation, around) for field in fields_of(kind).values()):
+            return True
+    return False
 
 
 def _found(spec: PipelineSpec, kernel: Kernel) -> dict[str, object]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, cast
@@ -110,7 +111,8 @@ class Pipeline(Runnable):
         self._nodes: dict[str, NodeSpec] = {}
         self._spec: PipelineSpec | None = None
         self._positions: Positions | None = None
-        self._checked: tuple[PipelineSpec, Kernel] | None = None
+        # The kernel by a weak reference: a pipeline may live as long as its module.
+        self._checked: tuple[PipelineSpec, weakref.ref[Kernel]] | None = None
 
     @classmethod
     def of(cls, spec: PipelineSpec, positions: Positions | None = None) -> Pipeline:
@@ -204,10 +206,10 @@ class Pipeline(Runnable):
 
     def check_for(self, kernel: Kernel) -> None:
         """Raise `PipelineError` with all that is wrong with the pipeline, once for each kernel and state."""
-        checked = (self.spec, kernel)
-        if self._checked is None or any(a is not b for a, b in zip(self._checked, checked, strict=True)):
+        spec = self.spec
+        if self._checked is None or self._checked[0] is not spec or self._checked[1]() is not kernel:
             self.validate(kernel)
-            self._checked = checked
+            self._checked = (spec, weakref.ref(kernel))
 
     def join_params(self, given: Mapping[str, object]) -> JsonObject:
         """Lay params over the pipeline's defaults; raises `ParamsError` for unknown and missing ones."""

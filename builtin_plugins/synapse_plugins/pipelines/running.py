@@ -56,6 +56,9 @@ class Runnable:
         """Return what a node's action is given; see `synapse_plugins.pipelines.nodes.Plan`."""
         raise NotImplementedError
 
+    def release(self) -> None:
+        """Let go of what is kept for a run, as one has ended; another under way loses no more than time."""
+
     def check_for(self, kernel: Kernel) -> None:
         """Raise `PipelineError` with all that is wrong with the pipeline, if it has not been checked yet."""
 

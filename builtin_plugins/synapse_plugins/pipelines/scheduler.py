@@ -18,6 +18,7 @@ import msgspec
 
 from synapse_kernel.contracts import ErrorInfo
 from synapse_kernel.errors import RunCancelled, SynapseError
+from synapse_kernel.stores import StoreError
 from synapse_kernel.worker import current_token, describe_error
 from synapse_plugins.pipelines.conditions import holds
 from synapse_plugins.pipelines.definition import NodeSpec, dependencies, last_nodes
@@ -26,6 +27,7 @@ from synapse_plugins.pipelines.workers import Workers
 
 if TYPE_CHECKING:
     from synapse_kernel.context import RuntimeContext
+    from synapse_plugins.pipelines.followers import Followers
     from synapse_plugins.pipelines.nodes import NodeRunner
 
 
@@ -77,12 +79,18 @@ class Scheduler:
     """Executes a pipeline once, in the thread that calls `run`."""
 
     def __init__(
-        self, runner: NodeRunner, ctx: RuntimeContext, params: Mapping[str, object], concurrency: int
+        self,
+        runner: NodeRunner,
+        ctx: RuntimeContext,
+        params: Mapping[str, object],
+        concurrency: int,
+        followers: Followers,
     ) -> None:
         self._runner = runner
         self._spec = runner.plan.spec
         self._ctx = ctx
         self._limit = concurrency
+        self._followers = followers
         self._nodes = {node.name: node for node in self._spec.nodes}
         self._needs = dependencies(self._spec)
         self._scope: dict[str, object] = {"params": params, "run": runner.folders.names()}
@@ -158,6 +166,7 @@ class Scheduler:
 
     def _start(self, node: NodeSpec) -> bool:
         """Make a node's instances; False if it is over already."""
+        stale = self._followers.is_stale(node.name)
         try:
             reason = self._why_skipped(node)
             if reason is not None:
@@ -165,19 +174,14 @@ class Scheduler:
                 return False
             items = self._items(node)
         except Exception as error:  # noqa: BLE001 - also what an object of an action's own raises
-            info = as_info(error) if isinstance(error, SynapseError) else describe_error(error, "params")
-            done = Done(job=Job(node=node, key=node.name, scope={}), state="failed", error=info)
-            self._tell_end(done)
-            self._fail(done)
-            self._absent[node.name] = "failed"
-            return False
+            return self._fail_early(node, error)
         jobs = self._jobs(node, items)
         if items is not None:
             self._say("node_items", {"node": node.name, "count": len(items)})
         results: list[object] = [None] * len(jobs)
         waiting: deque[Job] = deque()
         for at, job in enumerate(jobs):
-            restored = self._runner.restored(job)
+            restored = None if stale else self._runner.restored(job)
             if restored is None:
                 waiting.append(job)
             else:
@@ -186,10 +190,24 @@ class Scheduler:
         if not waiting:
             self._scope[node.name] = results if items is not None else results[0]
             return False
+        try:
+            self._followers.begin(node.name)
+        except StoreError as error:
+            return self._fail_early(node, error)
         self._ended += (len(results) - len(waiting)) / len(results)
         self._progress[node.name] = _Progress(waiting=waiting, results=results, left=len(waiting))
         self._open.append(node.name)
         return True
+
+    def _fail_early(self, node: NodeSpec, error: Exception) -> bool:
+        """Fail a node before any instance of it began."""
+        info = as_info(error) if isinstance(error, SynapseError) else describe_error(error, "params")
+        job = Job(node=node, key=node.name, scope={})
+        done = Done(job=job, state="failed", error=info, fatal=isinstance(error, StoreError))
+        self._tell_end(done)
+        self._fail(done)
+        self._absent[node.name] = "failed"
+        return False
 
     def _jobs(self, node: NodeSpec, items: list[object] | None) -> list[Job]:
         if items is None:
@@ -256,6 +274,7 @@ class Scheduler:
         progress.running -= 1
         progress.left -= 1
         self._tell_end(done)
+        self._followers.end_instance(node.name, done.job.key, succeeded=done.state == "succeeded")
         if done.state == "succeeded":
             progress.results[done.job.index or 0] = done.result
         else:
@@ -271,6 +290,7 @@ class Scheduler:
         else:
             self._absent[node.name] = "failed"
         del self._progress[node.name]
+        self._followers.end(node.name)
         sorter.done(node.name)
 
     def _tell_end(self, done: Done) -> None:

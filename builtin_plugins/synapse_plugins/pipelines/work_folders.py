@@ -70,8 +70,20 @@ class PipelineContext:
         return self._ready("checkpoints")
 
     def node_path(self, name: str) -> str:
-        """Return the folder of a node, or a node instance such as ``draw[3]``; nothing is made."""
-        return f"{self._text}/{_node_folder(name)}"
+        """
+        Return the folder of a node, or a node instance such as ``draw[3]``; nothing is made.
+
+        Raises `UsageError` if a link on the way leads out of the run's folder.
+        """
+        relative = _node_folder(name)
+        place = self._text
+        for part in ("", *relative.split("/")):
+            place = f"{place}/{part}" if part else place
+            # Most often nothing or a folder is there: all of the path is looked at only behind a link.
+            if os.path.islink(place):  # noqa: PTH114 - asked for each node
+                self._check_inside(self.folder / relative)
+                break
+        return f"{self._text}/{relative}"
 
     def node_dir(self, name: str) -> Path:
         """Make the folder of a node or a node instance and return it."""

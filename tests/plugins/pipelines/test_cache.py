@@ -46,6 +46,18 @@ ACTIONS = """
         return {"token": "hush-hush-4711"}
 
     @action
+    def pair(params, ctx):
+        with open(os.environ["COUNT_FILE"], "a") as file:
+            file.write("x")
+        return ("a", {"b": (1, None)})
+
+    @action
+    def diverge(params, ctx):
+        with open(os.environ["COUNT_FILE"], "a") as file:
+            file.write("x")
+        return {"loss": float("nan")}
+
+    @action
     def fail(params, ctx):
         with open(os.environ["COUNT_FILE"], "a") as file:
             file.write("x")
@@ -268,9 +280,41 @@ def test_a_result_that_cannot_be_kept_is_a_result_all_the_same(
     store = recording.store
     assert store is not None
 
-    def refuse(*_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise StoreError("The disk is full", url=store.url)
 
     monkeypatch.setattr(store, "put", refuse)
     with pytest.warns(UserWarning, match=r"The result of run \w+ is not cached: The disk is full"):
         assert pipeline(work).execute(kernel=recording).ok
+
+
+def test_a_tuple_is_kept_and_comes_back_as_a_list(
+    recording: Kernel, work: Path, count: Callable[[], int]
+) -> None:
+    first = pipeline(work, "pair").execute(kernel=recording)
+    second = pipeline(work, "pair").execute(kernel=recording)
+
+    assert 1 == count()
+    assert ("a", {"b": (1, None)}) == first.result
+    assert ["a", {"b": [1, None]}] == second.result
+
+
+def test_a_result_with_a_number_that_json_has_none_for_is_made_again(
+    recording: Kernel, work: Path, count: Callable[[], int]
+) -> None:
+    results = [pipeline(work, "diverge").execute(kernel=recording).result for _ in range(2)]
+
+    assert 2 == count()
+    assert ["nan", "nan"] == [str(result["loss"]) for result in results]
+
+
+def test_a_result_is_not_used_again_once_its_run_was_deleted(
+    recording: Kernel, work: Path, count: Callable[[], int]
+) -> None:
+    first = pipeline(work).execute(kernel=recording)
+    assert recording.store is not None
+
+    recording.store.delete([first.run_id])
+    pipeline(work).execute(kernel=recording)
+
+    assert 2 == count()

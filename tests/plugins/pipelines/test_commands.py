@@ -285,7 +285,7 @@ class TestResume:
         assert isinstance(run_id, str)
         return run_id
 
-    @pytest.mark.parametrize("given", ["@last", "{:.12}"])
+    @pytest.mark.parametrize("given", ["@last", "@last-failed", "@last~0", "{:.12}"])
     def test_a_run_is_named_by_the_beginning_of_its_id_or_as_the_last(
         self, cli: Cli, folder: Path, failed: str, given: str
     ) -> None:
@@ -313,11 +313,19 @@ class TestResume:
         assert 2 == done.returncode
         assert done.stderr.startswith("Error: No run 'nosuchrun' is in ")
 
+    def test_the_one_before_the_last_is_meant_by_a_number(self, cli: Cli, folder: Path, failed: str) -> None:
+        (folder / "here.txt").write_text("")
+        cli("run", "pipeline.yaml", "-p", "upto=1", "-q")
+
+        done = cli("run", "breaking.yaml", "--resume", "@last~1", "--json")
+
+        assert failed == json.loads(done.stdout)["run_id"]
+
     def test_last_without_any_run_is_refused(self, cli: Cli) -> None:
         done = cli("run", "pipeline.yaml", "-p", "upto=1", "--resume", "@last")
 
         assert 2 == done.returncode
-        assert done.stderr.startswith("Error: @last: no run of a pipeline is in ")
+        assert done.stderr.startswith("Error: @last: no such run of a pipeline is in ")
 
     def test_one_whose_pipeline_has_changed_is_refused_but_for_force(
         self, cli: Cli, folder: Path, failed: str

@@ -242,6 +242,26 @@ class TestCodeOfAnObject:
         assert fingerprint(made(1)) == fingerprint(made(1))
         assert fingerprint(made(1)) != fingerprint(made(2))
 
+    def test_what_was_captured_and_is_no_plain_data_is_never_the_same(self, fingerprint: Fingerprint) -> None:
+        class Hidden:
+            def __repr__(self) -> str:
+                return "always the same"
+
+        hidden, inside = Hidden(), [Hidden()]
+
+        def made(value: object):
+            @action
+            def do(params, ctx, *, size=None):
+                return value
+
+            return do
+
+        assert fingerprint(made(hidden)) != fingerprint(made(hidden))
+        assert fingerprint(made(inside)) != fingerprint(made(inside))
+        plain = {"a": [1, 2.5, (None, True)]}
+        assert fingerprint(made(plain)) == fingerprint(made(dict(plain)))
+        assert fingerprint(made([1])) != fingerprint(made([True]))
+
     def test_functions_with_different_defaults_differ(self, fingerprint: Fingerprint) -> None:
         def made(number: int):
             @action

@@ -18,6 +18,7 @@ from synapse_kernel.types import COCODataset, DMDataset, DMv2Dataset, YOLODatase
 from synapse_plugins.pipelines import linear
 from synapse_plugins.pipelines.definition import REQUIRED, PipelineError
 from synapse_plugins.pipelines.linear import ActionPipeline, PipelineWarning
+from synapse_plugins.pipelines.pipeline import Pipeline
 
 
 class Source(BaseModel):
@@ -572,3 +573,54 @@ def test_each_result_is_joined_once_however_long_the_chain(monkeypatch: pytest.M
         scope[node.name] = {"a": 1}
 
     assert ["", *(node.name for node in pipeline.spec.nodes[:-1])] == joined
+
+
+@pytest.mark.parametrize("linear", [True, False])
+def test_a_pipeline_keeps_no_kernel_alive(linear: bool) -> None:
+    import gc
+    import weakref
+
+    @action
+    def one(params, ctx):
+        return {"one": 1}
+
+    pipeline: ActionPipeline | Pipeline = ActionPipeline([one]) if linear else Pipeline("p")
+    if isinstance(pipeline, Pipeline):
+        pipeline.add("one", one)
+    with Kernel() as kernel:
+        pipeline.check_for(kernel)
+    gone = weakref.ref(kernel)
+    del kernel
+    gc.collect()
+
+    assert gone() is None
+
+
+def test_a_run_that_failed_leaves_no_results_behind(kernel: Kernel) -> None:
+    import gc
+    import weakref
+
+    class Big:
+        """Something large."""
+
+    seen: list[weakref.ref[Big]] = []
+
+    @action
+    def make(params, ctx):
+        big = Big()
+        seen.append(weakref.ref(big))
+        return {"big": big}
+
+    @action
+    def fail(params, ctx):
+        raise LookupError("gone")
+
+    @action
+    def last(params, ctx):
+        return 1
+
+    pipeline = ActionPipeline([make, fail, last])
+    assert not pipeline.execute(kernel=kernel).ok
+    gc.collect()
+
+    assert seen[0]() is None

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from synapse_kernel import Kernel, action
 from synapse_kernel.errors import UsageError, WorkFolderError
+from synapse_plugins.pipelines import Pipeline
 from synapse_plugins.pipelines.work_folders import FOLDERS, PipelineContext
 
 
@@ -206,3 +208,45 @@ def test_a_folder_that_cannot_be_made_is_an_error_that_says_so(
         f"The run's work folder {tmp_path / 'r1' / 'nodes' / 'train'} cannot be written: Not a directory\n"
         "  choose another with the setting work_dir, or the variable SYNAPSE_WORK_DIR"
     ) == str(raised.value)
+
+
+@pytest.mark.parametrize("linked", ["r1", "r1/nodes", "r1/nodes/draw", "r1/nodes/draw/3"])
+def test_a_nodes_own_folder_is_not_told_where_a_link_on_the_way_leads_out(
+    context: PipelineContext, tmp_path: Path, linked: str
+) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (tmp_path / linked).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / linked).symlink_to(outside)
+
+    with pytest.raises(UsageError, match="leads out of the folder of run r1"):
+        context.node_path("draw[3]")
+
+
+def test_a_link_that_stays_in_the_runs_folder_is_followed(context: PipelineContext, tmp_path: Path) -> None:
+    (tmp_path / "r1" / "elsewhere").mkdir(parents=True)
+    (tmp_path / "r1" / "nodes").symlink_to("elsewhere")
+
+    assert str(tmp_path / "r1" / "nodes" / "train") == context.node_path("train")
+
+
+def test_a_node_does_not_start_in_a_folder_outside(tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+
+    @action
+    def lead_out(params, ctx):
+        (ctx.work_dir.parent / "late").symlink_to(outside)
+
+    @action
+    def write(params, ctx):
+        (ctx.work_dir / "made.txt").write_text("here")
+
+    pipeline = Pipeline("p")
+    pipeline.add("late", write, needs=[pipeline.add("first", lead_out)])
+    with Kernel({"work_dir": str(tmp_path / "runs")}) as kernel:
+        outcome = pipeline.execute(kernel=kernel)
+
+    assert outcome.error is not None
+    assert "leads out of the folder of run" in outcome.error.message
+    assert [] == list(outside.iterdir())

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 STATUSES: tuple[str, ...] = get_args(Status)
 
+
 class States(click.Choice[str]):
     """Takes states by their name, and as they are shown: ``timed_out`` and ``timed out``."""
 
