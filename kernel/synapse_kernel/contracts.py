@@ -7,6 +7,7 @@ a sink or a service must do. Nothing heavy is imported: a worker process reads t
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, runtime_checkable
@@ -86,13 +87,25 @@ class ActionRef(msgspec.Struct, frozen=True, omit_defaults=True, dict=True):
     @property
     def loaded(self) -> object | None:
         """The action, where it was given as an object in this process."""
-        return self.__dict__.get("loaded")
+        found = self.__dict__.get("loaded")
+        return found() if isinstance(found, weakref.ref) else found
 
     @staticmethod
     def of(action: object) -> ActionRef:
         """Refer to an action class or function that this process holds."""
         ref = ActionRef(f"{action.__module__}:{action.__qualname__}")  # type: ignore[attr-defined]
         ref.__dict__["loaded"] = action
+        return ref
+
+    @staticmethod
+    def weakly_of(action: object) -> ActionRef:
+        """
+        Refer to an action without keeping it: for what the action itself keeps.
+
+        The collector of garbage does not look into such a struct, and would never find the circle.
+        """
+        ref = ActionRef.of(action)
+        ref.__dict__["loaded"] = weakref.ref(action)
         return ref
 
 

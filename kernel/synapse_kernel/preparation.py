@@ -198,7 +198,7 @@ def spec_of(action: object, code: ActionCode) -> ActionSpec:
         return known
     spec = ActionSpec(
         name=code.name,
-        ref=ActionRef.of(action),
+        ref=ActionRef.weakly_of(action),
         description=code.description,
         category=code.category,
         input_type=code.input_type,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -921,3 +923,17 @@ def test_the_instances_of_a_foreach_are_parts_of_its_progress(kernel: Kernel) ->
     ]
     assert 2 == told[-1]
     assert {0.25, 0.5, 0.75, 1} >= {current for current in told if 0 < current <= 1}
+
+
+@pytest.mark.parametrize("store", ["none", "auto"])
+def test_a_pipeline_that_has_run_keeps_no_kernel_alive(store: str) -> None:
+    pipeline = Pipeline("p")
+    pipeline.add("n", echo, with_={"it": 1})
+    kernel = Kernel({"store": store})
+    assert pipeline.execute(kernel=kernel).ok
+    kernel.shutdown()
+    kept = weakref.ref(kernel)
+    del kernel
+
+    gc.collect()
+    assert kept() is None
