@@ -78,6 +78,8 @@ def holds(condition: str | bool | None, scope: Mapping[str, object]) -> bool:
         return bool(evaluator.eval(condition, previously_parsed=parsed.tree))
     except Exception as error:  # noqa: BLE001 - whatever the values make of the operators
         reason = f"{type(error).__name__}: {error}" if not isinstance(error, TypeError) else str(error)
+        if type(error).__name__ == "IterableTooLong":
+            reason = "a text or list in it would be too long"
         values = ", ".join(f"{parsed.references[name].plain} = {_short(names[name])}" for name in names)
         raise ConditionError(
             condition, f"cannot be evaluated: {reason}" + (f"\n  with {values}" if values else "")

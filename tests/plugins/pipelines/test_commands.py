@@ -525,7 +525,7 @@ class TestShapes:
         done = cli("run", SHAPES, "--resume", "@last")
 
         assert 40 == json.loads(done.stdout)["images"]
-        assert "draw[1] was done before" in done.stderr
+        assert "done before: draw[1]" in done.stderr
 
 
 def until(condition: Callable[[], bool]) -> None:

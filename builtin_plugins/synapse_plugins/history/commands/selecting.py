@@ -20,10 +20,15 @@ if TYPE_CHECKING:
 
     from synapse_kernel.stores import RunRecord, RunStore
 
+    Choice = click.Choice[str]
+else:
+    # Before click 8.2 it takes no type.
+    Choice = click.Choice
+
 STATUSES: tuple[str, ...] = get_args(Status)
 
 
-class States(click.Choice[str]):
+class States(Choice):
     """Takes states by their name, and as they are shown: ``timed_out`` and ``timed out``."""
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:

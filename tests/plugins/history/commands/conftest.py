@@ -208,7 +208,8 @@ def spawn() -> Callable:
         return pexpect.spawn(
             sys.executable,
             ["-m", "synapse_kernel", *map(str, args)],
-            env={**os.environ, "TERM": "xterm-256color", "COLUMNS": "100"},
+            env={name: value for name, value in os.environ.items() if name != "NO_COLOR"}
+            | {"TERM": "xterm-256color", "COLUMNS": "100"},
             encoding="utf-8",
             timeout=60,
             dimensions=(40, 100),
