@@ -404,8 +404,8 @@ def ended(run_id: str) -> Outcome:
 class Hidden(BaseModel):
     """Params with secrets."""
 
-    pin: SecretStr = SecretStr("default-pin-4711")
-    api_key: str = "default-key-4711"
+    pin: SecretStr = SecretStr("default-pin-hushhush")
+    api_key: str = "default-key-hushhush"
     size: int = 3
 
 
@@ -420,27 +420,29 @@ class Leak(BaseAction[Hidden, dict[str, Any]]):
         ctx = self.ctx
         everything = f"{pin} {key} {ctx.env['MY_TOKEN']}"
         ctx.log_message(everything)
-        ctx.log("said", {"text": everything, "password": "logged-word-4711", "list": [everything]})
+        ctx.log("said", {"text": everything, "password": "logged-word-hushhush", "list": [everything]})
         ctx.set_progress(1, 2, everything)
         ctx.set_metrics({"x": 1}, everything)
         ctx.logger.error(everything)
         if self.params.size > 3:
             raise ValueError(f"what is wrong is {everything}")
-        return {"secret": "returned-word-4711", "text": everything, "nested": [{"note": everything}]}
+        return {"secret": "returned-word-hushhush", "text": everything, "nested": [{"note": everything}]}
 
 
 @pytest.mark.parametrize("size", [3, 4], ids=["succeeds", "fails"])
 def test_no_secret_is_in_the_bytes_of_the_database(tmp_path: Path, place: str, size: int) -> None:
-    for given in ({}, {"pin": "given-pin-4711", "api_key": "given-key-4711"}):
+    for given in ({}, {"pin": "given-pin-hushhush", "api_key": "given-key-hushhush"}):
         with Kernel({"store": place}, strict=True) as kernel:
-            outcome = kernel.run(Leak, params={**given, "size": size}, env={"MY_TOKEN": "given-token-4711"})
+            outcome = kernel.run(
+                Leak, params={**given, "size": size}, env={"MY_TOKEN": "given-token-hushhush"}
+            )
             assert kernel.store is not None
             assert 5 < len(kernel.store.events(outcome.run_id))
 
     raw = b"".join(file.read_bytes() for file in tmp_path.glob("history.db*"))
     assert b"leak" in raw
     assert b"***" in raw
-    assert b"4711" not in raw
+    assert b"hushhush" not in raw
 
 
 def test_a_result_with_a_secret_cannot_be_gone_on_from(recording: Kernel) -> None:

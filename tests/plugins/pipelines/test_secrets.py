@@ -66,7 +66,7 @@ def pipeline(entry: object = REQUIRED, size: int = 1, **default: object) -> Pipe
     return made
 
 
-GIVEN = {"entry": "given-4711", "login": {"pin": "inner-4711"}}
+GIVEN = {"entry": "given-pin-of-four-words", "login": {"pin": "inner-pin-of-four-words"}}
 
 
 def failed(kernel: Kernel) -> Outcome:
@@ -85,31 +85,35 @@ def test_params_that_are_secret_by_type_are_not_written(
     record = recording.store.get(outcome.run_id)
     assert record is not None
     assert {"entry": "***", "login": "***", "size": 1} == record.params
-    assert b"4711" not in written()
+    assert b"pin-of-four-words" not in written()
 
 
 def test_defaults_that_are_secret_by_type_are_not_in_the_definition(
     recording: Kernel, written: Callable[[], bytes]
 ) -> None:
-    outcome = pipeline("default-4711", pin="inner-4711").execute(kernel=recording)
+    outcome = pipeline("default-pin-of-four-words", pin="inner-pin-of-four-words").execute(kernel=recording)
 
     assert recording.store is not None
     record = recording.store.get(outcome.run_id)
     assert record is not None
     assert record.definition is not None
     assert {"entry": "***", "login": "***", "size": 1} == record.definition["params"]
-    assert b"4711" not in written()
+    assert b"pin-of-four-words" not in written()
 
 
 def test_what_is_written_into_a_secret_field_is_not_in_the_definition(
     recording: Kernel, written: Callable[[], bytes]
 ) -> None:
     made = Pipeline("p")
-    made.add("enter", enter, with_={"entry": "literal-4711", "login": {"pin": "inner-4711"}})
+    made.add(
+        "enter",
+        enter,
+        with_={"entry": "literal-pin-of-four-words", "login": {"pin": "inner-pin-of-four-words"}},
+    )
 
     assert made.execute(kernel=recording).ok
 
-    assert b"4711" not in written()
+    assert b"pin-of-four-words" not in written()
 
 
 def test_a_secret_must_be_given_again_to_go_on_and_is_not_written_then(
@@ -127,7 +131,7 @@ def test_a_secret_must_be_given_again_to_go_on_and_is_not_written_then(
     ) == str(caught.value)
     STATE["fails"] = False
     assert pipeline().execute(GIVEN, kernel=recording, resume=run_id).ok
-    assert b"4711" not in written()
+    assert b"pin-of-four-words" not in written()
 
 
 def test_secrets_are_not_kept_with_a_pipeline_that_goes_on_changed_and_are_asked_for_again(
@@ -138,7 +142,7 @@ def test_secrets_are_not_kept_with_a_pipeline_that_goes_on_changed_and_are_asked
 
     assert not pipeline().execute(changed, kernel=recording, resume=run_id, force=True).ok
 
-    assert b"4711" not in written()
+    assert b"pin-of-four-words" not in written()
     with pytest.raises(ProblemsError) as caught:
         pipeline().execute({"size": 2}, kernel=recording, resume=run_id)
     assert "  entry: -p entry=VALUE\n  login: -p login=VALUE" in str(caught.value)
@@ -147,31 +151,38 @@ def test_secrets_are_not_kept_with_a_pipeline_that_goes_on_changed_and_are_asked
 
 
 def test_what_differs_is_told_without_secrets(recording: Kernel) -> None:
-    run_id = pipeline("default-4711", pin="inner-4711").execute(kernel=recording).run_id
+    run_id = (
+        pipeline("default-pin-of-four-words", pin="inner-pin-of-four-words").execute(kernel=recording).run_id
+    )
 
     with pytest.raises(PipelineChangedError) as caught:
-        pipeline("another-4711", pin="inner-4712", size=2).execute(GIVEN, kernel=recording, resume=run_id)
+        pipeline("another-pin-of-four-words", pin="inner-4712", size=2).execute(
+            GIVEN, kernel=recording, resume=run_id
+        )
 
     assert "params: 'size' was 1 by default, is 2 by default" in str(caught.value)
     assert "471" not in str(caught.value)
 
 
 def test_a_param_that_has_become_secret_since_is_told_without_its_value(recording: Kernel) -> None:
-    made = Pipeline("p", params={"entry": "was-4711"})
+    made = Pipeline("p", params={"entry": "was-pin-of-four-words"})
     made.add("say", say, with_={"entry": "${params.entry}"})
     run_id = made.execute(kernel=recording).run_id
     now = Pipeline("p", params={"entry": REQUIRED})
     now.add("say", enter, with_={"entry": "${params.entry}"})
 
     with pytest.raises(PipelineChangedError) as caught:
-        now.execute({"entry": "is-4711"}, kernel=recording, resume=run_id)
+        now.execute({"entry": "is-pin-of-four-words"}, kernel=recording, resume=run_id)
 
-    assert "is-4711" not in str(caught.value)
+    assert "is-pin-of-four-words" not in str(caught.value)
     assert "params: 'entry' was '***', is '***'" in str(caught.value)
 
 
 def test_secret_defaults_of_a_chain_are_not_written(recording: Kernel, written: Callable[[], bytes]) -> None:
-    chain = ActionPipeline([enter, say], params={"entry": "default-4711", "login": {"pin": "inner-4711"}})
+    chain = ActionPipeline(
+        [enter, say],
+        params={"entry": "default-pin-of-four-words", "login": {"pin": "inner-pin-of-four-words"}},
+    )
 
     outcome = chain.execute(kernel=recording)
 
@@ -179,4 +190,4 @@ def test_secret_defaults_of_a_chain_are_not_written(recording: Kernel, written: 
     record = recording.store.get(outcome.run_id)
     assert record is not None
     assert ["entry", "login"] == record.masked
-    assert b"4711" not in written()
+    assert b"pin-of-four-words" not in written()
