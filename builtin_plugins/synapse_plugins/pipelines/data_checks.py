@@ -12,7 +12,6 @@ from synapse_kernel.actions import ActionCode
 from synapse_kernel.contracts import ActionSpec
 from synapse_kernel.errors import ParamsError, SynapseError, listing, suggest
 from synapse_kernel.params import Layer, check_params, merge
-from synapse_kernel.preparation import resolve_action
 from synapse_plugins.pipelines.definition import REQUIRED, NodeSpec, PipelineProblem, PipelineSpec
 from synapse_plugins.pipelines.field_types import FieldType, clash, record_fields, takes_other_fields
 from synapse_plugins.pipelines.reference_types import (
@@ -23,7 +22,7 @@ from synapse_plugins.pipelines.reference_types import (
     type_of_items,
 )
 from synapse_plugins.pipelines.references import Key, Reference, ReferenceLookupError, look_up
-from synapse_plugins.pipelines.targets import target_of
+from synapse_plugins.pipelines.targets import find_action
 from synapse_plugins.pipelines.type_shapes import (
     UNKNOWN,
     is_record,
@@ -96,8 +95,7 @@ class DataChecks:
 
     def _resolve(self, node: NodeSpec) -> _Action | str:
         try:
-            target, name = target_of(node.action, self._spec.base, self._kernel)
-            _, spec, code = resolve_action(self._kernel, target, name)
+            spec, code = find_action(node.action, self._spec.base, self._kernel)
         except SynapseError as error:
             return "; ".join(line.strip() for line in str(error).splitlines())
         except Exception as error:  # noqa: BLE001 - an action that does not load is one problem of many

@@ -24,11 +24,12 @@ from synapse_plugins.pipelines.amendments import amend, amended, counting, keep_
 from synapse_plugins.pipelines.changes import changed_nodes, changes
 from synapse_plugins.pipelines.definition import dependencies, document_of, references_of
 from synapse_plugins.pipelines.executor import PIPELINE_MARK
-from synapse_plugins.pipelines.followers import Followers, read_marks
+from synapse_plugins.pipelines.followers import Followers, following, reached, read_marks
 from synapse_plugins.pipelines.nodes import NodeRunner, Plan
 from synapse_plugins.pipelines.param_types import check_param_types, secret_fields, secret_params
 from synapse_plugins.pipelines.references import lone_reference
 from synapse_plugins.pipelines.scheduler import Scheduler
+from synapse_plugins.pipelines.targets import find_action
 from synapse_plugins.pipelines.work_folders import PipelineContext
 
 if TYPE_CHECKING:
@@ -161,7 +162,7 @@ class Launch:
                 hint="go on all the same, running again what changed, with --force; or start a new run",
             )
         changed = changed_nodes(old, definition) | _nodes_with(different, self._plan)
-        return _with_followers(self._plan, changed)
+        return frozenset(changed | reached(changed, following(dependencies(self._plan.spec))))
 
     def _made_action(self) -> object:
         spec = self._plan.spec
@@ -210,10 +211,6 @@ def _definition(kernel: Kernel, plan: Plan, secret: Collection[str]) -> JsonObje
     """
     from synapse_plugins.pipelines.fingerprints import code_fingerprint
 
-    runner = NodeRunner(
-        kernel, plan, "", PipelineContext(".", "definition"), children={}, stale=frozenset(),
-        use_cache=False, executor=None, store=None,
-    )  # fmt: skip
     # Secrets that stand in `with` are as little for the history as those of a run.
     document = document_of(plan.spec)
     if may_hold_secret_names(msgspec.json.encode(document)):
@@ -226,12 +223,13 @@ def _definition(kernel: Kernel, plan: Plan, secret: Collection[str]) -> JsonObje
     for node, written in zip(plan.spec.nodes, nodes, strict=True):
         if node.action not in fingerprints:
             try:
-                fingerprints[node.action] = code_fingerprint(*runner.action_of(node))
+                found, code = find_action(node.action, plan.spec.base, kernel)
+                fingerprints[node.action] = code_fingerprint(found, code)
             except SynapseError:
                 # The node may never be reached; if it is, this is said then.
                 fingerprints[node.action] = None
             else:
-                secrets[node.action] = secret_fields(runner.action_of(node)[1])
+                secrets[node.action] = secret_fields(code)
         given = cast("JsonObject", written.get("with", {}))
         given.update(
             (name, MASK)
@@ -295,14 +293,3 @@ def _nodes_with(params: Collection[str], plan: Plan) -> set[str]:
         if reference.root == "params"
         and (not reference.path or str(getattr(reference.path[0], "name", "")) in params)
     }
-
-
-def _with_followers(plan: Plan, changed: set[str]) -> frozenset[str]:
-    """Add the nodes that need a changed one, directly or not."""
-    needs, found = dependencies(plan.spec), set(changed)
-    grown = True
-    while grown:
-        more = {name for name, needed in needs.items() if name not in found and found.intersection(needed)}
-        grown = bool(more)
-        found |= more
-    return frozenset(found)

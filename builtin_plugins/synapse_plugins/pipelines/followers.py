@@ -57,7 +57,7 @@ class Followers:
         self._marked: set[str] = set()
         """Nodes for which marks were made in this attempt."""
         self._recorded: dict[str, dict[str, int]] | None = None
-        self._following: dict[str, list[str]] = {}
+        self._following: Mapping[str, Iterable[str]] = {}
         self._awaited: set[str] = set()
 
     def is_stale(self, node: str) -> bool:
@@ -77,7 +77,7 @@ class Followers:
         if node not in self._awaited:
             return
         marks: dict[str, int] = {}
-        for name in sorted(_reached([node], self._following)):
+        for name in sorted(reached([node], self._following)):
             marks |= self._recorded.get(name, {})
         self._store.put(self._run_id, {PREFIX + node: msgspec.json.encode(marks)})
         self._marked.add(node)
@@ -105,14 +105,21 @@ class Followers:
         for child in self._children.values():
             if child.result is not None and child.reusable:
                 recorded.setdefault(child.node.partition("[")[0], {})[child.node] = child.attempt
-        for node, needs in self._needs.items():
-            for need in needs:
-                self._following.setdefault(need, []).append(node)
-        self._awaited = _reached(recorded, self._needs)
+        self._following = following(self._needs)
+        self._awaited = reached(recorded, self._needs)
         return recorded
 
 
-def _reached(starts: Iterable[str], ways: Mapping[str, Iterable[str]]) -> set[str]:
+def following(needs: Mapping[str, Iterable[str]]) -> dict[str, list[str]]:
+    """Return for each node that is needed those that need it."""
+    found: dict[str, list[str]] = {}
+    for node, needed in needs.items():
+        for need in needed:
+            found.setdefault(need, []).append(node)
+    return found
+
+
+def reached(starts: Iterable[str], ways: Mapping[str, Iterable[str]]) -> set[str]:
     """Return what is reached from any of the starts in one step or more."""
     found: set[str] = set()
     pending = list(starts)

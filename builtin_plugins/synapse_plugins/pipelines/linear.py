@@ -7,16 +7,13 @@ earlier. What fits is checked when the pipeline is put together: semantic types,
 
 from __future__ import annotations
 
-import os
 import re
 import warnings
 import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from synapse_kernel.contracts import ActionRef
 from synapse_kernel.errors import ParamsError, Problem, SynapseError, UsageError
-from synapse_kernel.preparation import resolve_action
 from synapse_plugins.pipelines.definition import REQUIRED, NodeSpec, PipelineError, PipelineSpec, is_name
 from synapse_plugins.pipelines.joining import (
     Link,
@@ -29,12 +26,13 @@ from synapse_plugins.pipelines.joining import (
     value_problems,
 )
 from synapse_plugins.pipelines.running import Runnable
-from synapse_plugins.pipelines.targets import target_of
+from synapse_plugins.pipelines.targets import as_action, find_action
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Mapping, Sequence
 
-    from synapse_kernel.contracts import JsonObject
+    from synapse_kernel.contracts import ActionRef, JsonObject
     from synapse_kernel.kernel import Kernel
     from synapse_plugins.pipelines.field_types import FieldType
 
@@ -199,8 +197,7 @@ class ActionPipeline(Runnable):
         taken: set[str] = set()
         for at, given in enumerate(self._given):
             try:
-                target, action = target_of(given, self._base, kernel)  # type: ignore[arg-type]
-                _, spec, code = resolve_action(kernel, target, action)  # type: ignore[arg-type]
+                spec, code = find_action(given, self._base, kernel)  # type: ignore[arg-type]
             except SynapseError as error:
                 text = "; ".join(line.strip() for line in str(error).splitlines()).replace(":; ", ": ")
                 problems.append(Problem(f"actions[{at}]", text))
@@ -232,16 +229,13 @@ class ActionPipeline(Runnable):
 
 
 def _reference(at: int, given: object) -> str | ActionRef:
-    if isinstance(given, (str, ActionRef)):
-        return given
-    if isinstance(given, os.PathLike):
-        return str(given)
-    if isinstance(given, type) or callable(given):
-        return ActionRef.of(given)
-    raise UsageError(
-        f"actions[{at}] must be an action class or function, or a text like 'TARGET:ACTION'; "
-        f"got {type(given).__name__}"
-    )
+    found = as_action(given)
+    if found is None:
+        raise UsageError(
+            f"actions[{at}] must be an action class or function, or a text like 'TARGET:ACTION'; "
+            f"got {type(given).__name__}"
+        )
+    return found
 
 
 def _node_name(action: str, taken: set[str]) -> str:

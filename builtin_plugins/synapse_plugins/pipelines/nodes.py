@@ -21,7 +21,7 @@ from synapse_kernel.hooking import warn
 from synapse_kernel.models import check_type
 from synapse_kernel.opening import open_sinks, secrets_of
 from synapse_kernel.params import Layer
-from synapse_kernel.preparation import Prepared, RunOptions, prepare, resolve_action
+from synapse_kernel.preparation import Prepared, RunOptions, prepare
 from synapse_kernel.runs import conduct
 from synapse_kernel.serialization import params_to_plain
 from synapse_kernel.stores import StoreError, kept_result
@@ -29,7 +29,7 @@ from synapse_kernel.worker import describe_error
 from synapse_plugins.pipelines.definition import action_label, references_of
 from synapse_plugins.pipelines.references import resolve
 from synapse_plugins.pipelines.scheduler import Done, Job, as_info
-from synapse_plugins.pipelines.targets import target_of
+from synapse_plugins.pipelines.targets import find_action, target_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -218,16 +218,15 @@ class NodeRunner:
         return Done(job=job, state="failed", error=info, run_id=outcome.run_id, fatal=True)
 
     def _typed(self, node: NodeSpec, result: object) -> object:
-        code = self.action_of(node)[1]
+        code = self._action_of(node)[1]
         return result if code.result_type is None else check_type(code.result_type, result)
 
-    def action_of(self, node: NodeSpec) -> tuple[ActionSpec, ActionCode]:
+    def _action_of(self, node: NodeSpec) -> tuple[ActionSpec, ActionCode]:
         """Return the spec and code of a node's action; raises `SynapseError` if it cannot be found."""
         found = self._actions.get(node.action)
         if found is None:
-            target, action = target_of(node.action, self.plan.spec.base, self._kernel)
-            _, spec, code = resolve_action(self._kernel, target, action)
-            found = self._actions[node.action] = (spec, code)
+            found = find_action(node.action, self.plan.spec.base, self._kernel)
+            self._actions[node.action] = found
         return found
 
     def _cache_key(self, job: Job, prepared: Prepared) -> str:

@@ -10,10 +10,9 @@ from synapse_kernel.actions import ActionCode
 from synapse_kernel.errors import ParamsError, SynapseError
 from synapse_kernel.models import fields_of, is_secret_type, types_in
 from synapse_kernel.params import check_params
-from synapse_kernel.preparation import resolve_action
 from synapse_plugins.pipelines.field_types import params_fields
 from synapse_plugins.pipelines.references import Key, lone_reference
-from synapse_plugins.pipelines.targets import target_of
+from synapse_plugins.pipelines.targets import find_action
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -100,8 +99,7 @@ def _param(value: object) -> str | None:
 
 def _fields(spec: PipelineSpec, node: NodeSpec, kernel: Kernel) -> Mapping[str, object]:
     try:
-        target, action = target_of(node.action, spec.base, kernel)
-        _, _, code = resolve_action(kernel, target, action)
+        _, code = find_action(node.action, spec.base, kernel)
     except SynapseError:  # told where the pipeline is checked
         return {}
     return {name: field.annotation for name, field in params_fields(code).items()}

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, cast
 
-from synapse_kernel.contracts import ActionRef, JsonObject, Resources
 from synapse_kernel.errors import UsageError
 from synapse_plugins.pipelines.definition import (
     NodeSpec,
@@ -23,8 +22,10 @@ from synapse_plugins.pipelines.definition import (
 )
 from synapse_plugins.pipelines.references import EVERY, Key, resolve
 from synapse_plugins.pipelines.running import Runnable
+from synapse_plugins.pipelines.targets import as_action
 
 if TYPE_CHECKING:
+    from synapse_kernel.contracts import ActionRef, JsonObject, Resources
     from synapse_kernel.errors import Problem
     from synapse_kernel.kernel import Kernel
     from synapse_plugins.pipelines.documents import Positions
@@ -234,16 +235,13 @@ class Pipeline(Runnable):
 
 
 def _action(name: str, action: object) -> str | ActionRef:
-    if isinstance(action, (str, ActionRef)):
-        return action
-    if isinstance(action, os.PathLike):
-        return str(action)
-    if isinstance(action, type) or callable(action):
-        return ActionRef.of(action)
-    raise UsageError(
-        f"The action of node {name!r} must be a text like 'TARGET:ACTION', or an action class or function; "
-        f"got {type(action).__name__}"
-    )
+    found = as_action(action)
+    if found is None:
+        raise UsageError(
+            f"The action of node {name!r} must be a text like 'TARGET:ACTION', or an action class or "
+            f"function; got {type(action).__name__}"
+        )
+    return found
 
 
 def _plain(value: object) -> object:

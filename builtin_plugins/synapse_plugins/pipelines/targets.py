@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from synapse_kernel.contracts import ActionRef
 
 if TYPE_CHECKING:
+    from synapse_kernel.actions import ActionCode
+    from synapse_kernel.contracts import ActionSpec
     from synapse_kernel.kernel import Kernel
 
 
@@ -28,6 +30,24 @@ def target_of(action: str | ActionRef, base: str | None, kernel: Kernel) -> tupl
         return load_action(action).obj, None
     target, name = split_action(action)
     return _from(base, target, kernel), name
+
+
+def find_action(action: str | ActionRef, base: str | None, kernel: Kernel) -> tuple[ActionSpec, ActionCode]:
+    """Return the spec and the code of a node's action; raises `SynapseError` if it cannot be found."""
+    from synapse_kernel.preparation import resolve_action
+
+    target, name = target_of(action, base, kernel)
+    _, spec, code = resolve_action(kernel, target, name)
+    return spec, code
+
+
+def as_action(given: object) -> str | ActionRef | None:
+    """Return an action as a node names it: a text or path as text, a class or function as a reference."""
+    if isinstance(given, (str, ActionRef)):
+        return given
+    if isinstance(given, os.PathLike):
+        return str(given)
+    return ActionRef.of(given) if isinstance(given, type) or callable(given) else None
 
 
 def split_action(action: str) -> tuple[str, str | None]:
