@@ -252,6 +252,9 @@ def _is_plain(value: object, around: tuple[int, ...]) -> bool:
 
 
 def _source_text(obj: object) -> str:
+    # All code made of text bears this name, and Python 3.13 finds the text of `python -c` under it.
+    if getattr(getattr(obj, "__code__", None), "co_filename", None) == "<string>":
+        return os.urandom(20).hex()
     try:
         return inspect.getsource(obj)  # type: ignore[arg-type]
     except (OSError, TypeError):
