@@ -298,9 +298,16 @@ class Emitter:
             self._send = None
 
     def _add(self, event: Event) -> None:
+        if self._batch == 1:
+            with self._lock:
+                if self._send is not None:
+                    self._seq += 1
+                    force_setattr(event, "seq", self._seq)
+                    self._send([event])
+            return
         records = self._records
         records.append(event)
-        if not self._armed and self._batch > 1:
+        if not self._armed:
             self._arm()
         if len(records) >= self._batch:
             with self._lock:

@@ -11,7 +11,7 @@ it 0.2 µs rather than 3, which is what lets an action log half a million times 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import inf, isfinite, nan
 from typing import Literal, Union, get_args
 
@@ -147,8 +147,10 @@ def _plain(value: object) -> object:
     return repr(value)
 
 
-_encode = msgspec.json.Encoder(enc_hook=_plain).encode
-_decode = msgspec.json.Decoder(Event).decode
+_encoder = msgspec.json.Encoder(enc_hook=_plain)
+_decoder = msgspec.json.Decoder(Event)
+_encode = _encoder.encode
+_decode = _decoder.decode
 _decode_many = msgspec.json.Decoder(list[Event]).decode
 
 
@@ -171,6 +173,16 @@ def decode_event(line: bytes | str) -> Event:
 def decode_events(batch: bytes) -> list[Event]:
     """Read what `encode_events` wrote."""
     return _decode_many(batch)
+
+
+def encode_lines(events: Sequence[Event]) -> bytes:
+    """Encode a batch as JSON lines, each with its line end: what is cut and joined on its way."""
+    return _encoder.encode_lines(events)
+
+
+def decode_lines(lines: bytes) -> list[Event]:
+    """Decode whole JSON lines."""
+    return _decoder.decode_lines(lines)
 
 
 def encode_data(data: Mapping[str, object]) -> bytes:
