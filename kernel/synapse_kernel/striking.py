@@ -7,17 +7,23 @@ A thread cannot be killed; `RunCancelled` can be raised in it between two of its
 from __future__ import annotations
 
 import threading
+from contextvars import copy_context
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from synapse_kernel.emitter import CancelToken
 from synapse_kernel.errors import RunCancelled
 
 if TYPE_CHECKING:
-    from synapse_kernel.contracts import Outcome, Send
-    from synapse_kernel.emitter import CancelToken
+    from collections.abc import Callable
+
+    from synapse_kernel.contracts import Outcome, Send, Task
     from synapse_kernel.events import Event
 
 # How long a sink that takes a batch is spared.
 DELIVERY_SECONDS = 2.0
+# Between raising RunCancelled in a thread and giving it up: a call into C can hold it for ever.
+ABANDON_SECONDS = 2.0
 
 
 class InlineJob:
@@ -85,6 +91,98 @@ class InlineJob:
                 raise_in_thread(self._thread, RunCancelled)
         if waited:
             self._delivering.release()
+
+
+class ThreadJob:
+    """
+    A task in a thread of its own; `on_end` is called once `wait` would return, perhaps twice.
+
+    A thread cannot be killed. Cancel first tells the action, through the calls it makes on its context;
+    after the grace period `RunCancelled` is raised between two of its byte codes; if a call into C holds it
+    even then, it is left behind, its events unheard, so that the run can end.
+    """
+
+    def __init__(
+        self,
+        run: Callable[[Task, Send, CancelToken], Outcome],
+        task: Task,
+        send: Send,
+        *,
+        on_end: Callable[[], None] | None = None,
+    ) -> None:
+        self._run = run
+        self._on_end = on_end
+        self._token = CancelToken()
+        self._outcome: Outcome | None = None
+        self._ended = threading.Event()
+        self._abandoned = False
+        self._over = False
+        # Held while the thread is made to stop, so that this never strikes once its work is done.
+        self._working = threading.Lock()
+        self._delivering = threading.Lock()
+        self._send = send
+        context = copy_context()
+        self._thread = threading.Thread(
+            target=context.run,
+            args=(self._work, task),
+            name=f"synapse-action-{task.run_id}",
+            daemon=True,
+        )
+        self._thread.start()
+
+    def wait(self, timeout: float | None = None) -> Outcome | None:
+        """Wait for the outcome; None after `timeout` seconds, or once the thread was left behind."""
+        self._ended.wait(timeout)
+        return self._outcome
+
+    def cancel(self, grace: float) -> None:
+        """Tell the action to stop, make it after `grace` seconds."""
+        first = not self._token.is_set
+        self._token.set()
+        if first or grace <= 0:
+            threading.Thread(target=self._force, args=(grace,), name="synapse-cancel", daemon=True).start()
+
+    def _work(self, task: Task) -> None:
+        started = datetime.now(UTC)
+        try:
+            self._outcome = self._run(task, self._deliver, self._token)
+            with self._working:
+                self._over = True
+        except RunCancelled:
+            # The forced stop came when the action was over or not yet begun: the kernel concludes the run.
+            pass
+        except KeyboardInterrupt:
+            # Raised by the action itself: a signal reaches the main thread alone.
+            from synapse_kernel.worker import interrupted
+
+            self._outcome = interrupted(task, started)
+        finally:
+            self._end()
+
+    def _deliver(self, events: list[Event]) -> None:
+        with self._delivering:
+            if not self._abandoned:
+                self._send(events)
+
+    def _force(self, grace: float) -> None:
+        if self._ended.wait(max(grace, 0)) or self._thread.ident is None:
+            return
+        # A sink that takes a batch is not struck, unless it takes for ever.
+        waited = self._delivering.acquire(timeout=ABANDON_SECONDS)
+        with self._working:
+            if not self._over:
+                self._token.strike()
+                raise_in_thread(self._thread.ident, RunCancelled)
+        if waited:
+            self._delivering.release()
+        if not self._ended.wait(ABANDON_SECONDS):
+            self._abandoned = True
+            self._end()
+
+    def _end(self) -> None:
+        self._ended.set()
+        if self._on_end is not None:
+            self._on_end()
 
 
 def raise_in_thread(thread: int, error: type[BaseException]) -> None:

@@ -574,7 +574,7 @@ def test_ctrl_c_while_the_action_is_in_another_thread_tells_it_to_stop(
 def waits_for_a_job(thread: threading.Thread) -> bool:
     frame = sys._current_frames().get(thread.ident or 0)
     while frame is not None:
-        if frame.f_code.co_qualname == "LocalJob.wait":
+        if frame.f_code.co_qualname == "ThreadJob.wait":
             return True
         frame = frame.f_back
     return False
