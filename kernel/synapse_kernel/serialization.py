@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 from collections.abc import Mapping
-from typing import cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import msgspec
 
 from synapse_kernel.errors import SynapseError, UsageError
+
+if TYPE_CHECKING:
+    from synapse_kernel.contracts import Outcome
+
+S = TypeVar("S", bound=msgspec.Struct)
 
 
 class NotJsonError(SynapseError):
@@ -24,6 +30,34 @@ class NotJsonError(SynapseError):
             f"The result is not JSON: {where} is of type {kind}\n"
             "  return numbers, text, lists, mappings or a pydantic model; write the rest to a file in\n"
             "  ctx.work_dir and return its path, or run with the executor 'local', where any object may pass"
+        )
+
+
+def encode_struct(value: msgspec.Struct) -> bytes:
+    """
+    Encode a task, an outcome or the like for another process, in one line.
+
+    By Python's own JSON, which knows the NaN and the infinities that params and results may hold.
+    """
+    return json.dumps(msgspec.to_builtins(value)).encode()
+
+
+def decode_struct(data: bytes, kind: type[S]) -> S:
+    """Read what `encode_struct` wrote; raises `ValueError` for anything else."""
+    return msgspec.convert(json.loads(data), kind)
+
+
+def portable_outcome(outcome: Outcome) -> Outcome:
+    """Return an outcome as plain data: it fails where its result is not JSON."""
+    if outcome.result is None:
+        return outcome
+    try:
+        return msgspec.structs.replace(outcome, result=to_plain(outcome.result))
+    except NotJsonError as error:
+        from synapse_kernel.worker import describe_error
+
+        return msgspec.structs.replace(
+            outcome, status="failed", result=None, error=describe_error(error, "result")
         )
 
 

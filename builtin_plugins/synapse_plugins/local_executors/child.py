@@ -8,7 +8,6 @@ parent is gone, and it kills its own process group.
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
@@ -18,12 +17,12 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import msgspec
 
-from synapse_kernel.contracts import Outcome, Task
+from synapse_kernel.contracts import Task
 from synapse_kernel.emitter import CancelToken, Pulse
 from synapse_kernel.errors import RunCancelled
 from synapse_kernel.events import Event, encode_events
-from synapse_kernel.serialization import NotJsonError, to_plain
-from synapse_kernel.worker import describe_error, execute, interrupted
+from synapse_kernel.serialization import decode_struct, encode_struct, portable_outcome
+from synapse_kernel.worker import execute, interrupted
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -47,8 +46,7 @@ def main() -> None:
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.close(nothing)
-    # Python's own JSON knows NaN and infinities, which params and results may hold.
-    start = msgspec.convert(json.loads(_first_line(control)), Start)
+    start = decode_struct(_first_line(control), Start)
     sys.path[:] = start.sys_path
     token = CancelToken()
     began = datetime.now(UTC)
@@ -77,7 +75,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for kernel in kernels:
         kernel.shutdown()
-    wire.write(b"O" + _encoded(outcome) + b"\n")
+    wire.write(b"O" + encode_struct(portable_outcome(outcome)) + b"\n")
     sys.stdout.flush()
     sys.stderr.flush()
 
@@ -141,17 +139,6 @@ def _listen(control: BinaryIO, token: CancelToken) -> None:
             # A signal, so that a blocking call ends too.
             os.kill(os.getpid(), signal.SIGINT)
     os.killpg(0, signal.SIGKILL)
-
-
-def _encoded(outcome: Outcome) -> bytes:
-    if outcome.result is not None:
-        try:
-            outcome = msgspec.structs.replace(outcome, result=to_plain(outcome.result))
-        except NotJsonError as error:
-            outcome = msgspec.structs.replace(
-                outcome, status="failed", result=None, error=describe_error(error, "result")
-            )
-    return json.dumps(msgspec.to_builtins(outcome)).encode()
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import selectors
 import signal
@@ -21,6 +20,8 @@ import msgspec
 from synapse_kernel.contracts import ErrorInfo, Outcome, Task
 from synapse_kernel.events import Event, Log, decode_events, encode_data
 from synapse_kernel.redaction import Redactor
+from synapse_kernel.serialization import decode_struct, encode_struct
+from synapse_plugins.local_executors.child import Start
 
 if TYPE_CHECKING:
     from synapse_kernel.contracts import Send
@@ -96,8 +97,7 @@ class ProcessJob:
 
     def start(self) -> None:
         """Start the process and the thread that reads from it."""
-        start = {"task": msgspec.to_builtins(self._task), "sys_path": sys.path}
-        first_line = json.dumps(start).encode() + b"\n"
+        first_line = encode_struct(Start(task=self._task, sys_path=sys.path)) + b"\n"
         reading, writing = os.pipe()
         env = {k: v for k, v in os.environ.items() if k in PASSED or k.startswith("LC_")}
         try:
@@ -210,7 +210,7 @@ class ProcessJob:
                 if line[:1] == b"E":
                     self._send(decode_events(line[1:]))
                 else:
-                    self._outcome = msgspec.convert(json.loads(line[1:]), Outcome)
+                    self._outcome = decode_struct(line[1:], Outcome)
             except (msgspec.DecodeError, ValueError):
                 # What is no message of ours was written over the wire: nothing more of it can be trusted.
                 self.kill()
