@@ -336,12 +336,27 @@ class Job(Protocol):
 
 
 @runtime_checkable
+class QueuedJob(Job, Protocol):
+    """
+    An attempt that may have to wait before its action begins, as for a place in a cluster.
+
+    It says itself where it stands, by events `State`: ``pending`` with the reason, then ``running``. Its
+    time-out counts from there.
+    """
+
+    def wait_started(self) -> None:
+        """Return once the action has begun, or the job has ended without."""
+
+
+@runtime_checkable
 class Executor(Protocol):
     """
     Decides where a task runs. Made once a kernel, from its spec's target, as ``target(kernel)``.
 
     With `in_process` true, tasks run in the kernel's own process: they carry the action's object, and a
     result may be any object. Otherwise the task is plain data, and so must the result be.
+
+    One that has an attribute `queues` that is true gives `QueuedJob`.
     """
 
     in_process: bool
@@ -359,6 +374,44 @@ class InlineExecutor(Executor, Protocol):
 
     def run(self, task: Task, send: Send | None, token: CancelToken) -> Outcome:
         """Run the task here and now; `send` is None where nobody listens."""
+
+
+class Order(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """
+    A run that conducts itself elsewhere, attempts, time-out and retries too: plain data.
+
+    `action` refers to its code as another process finds it; the executor takes care that it is there.
+    """
+
+    run_id: str
+    target: str
+    action: ActionSpec
+    params: JsonObject = {}
+    env: dict[str, str] = {}
+    resources: Resources = Resources()
+    timeout: float | None = None
+    retries: int = 0
+    job_id: str | None = None
+    checkpoint: JsonObject | None = None
+    settings: JsonObject = {}
+    secrets: list[str] = []
+    """Values that must not reach an event."""
+
+
+@runtime_checkable
+class LastingExecutor(Executor, Protocol):
+    """An executor whose jobs outlive the process that submitted them, and are found again from another."""
+
+    def launch(self, order: Order) -> None:
+        """Start a run that nobody here waits for; returns once it is accepted."""
+
+    def attach(self, run_id: str, attempt: int, after: int, send: Send) -> Job:
+        """
+        Return the job of a run again, whether it was launched or its submitter is gone.
+
+        Its events of a number above `after` go to `send`, numbered as they were. Raises `SynapseError` where
+        no such job is found.
+        """
 
 
 @runtime_checkable

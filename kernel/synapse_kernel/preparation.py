@@ -152,6 +152,8 @@ def resolve_action(kernel: Kernel, target: object, action: str | None) -> tuple[
     """Return a target's label, and the spec and code of one of its actions."""
     if isinstance(target, (str, Path)):
         return _one_of(kernel.discover(str(target)), str(target), action)
+    if isinstance(target, ActionSpec):
+        return target.name, target, _loaded(target)
     if isinstance(target, type) or callable(target):
         code = action_code(target)
         if action is not None and action != code.name:

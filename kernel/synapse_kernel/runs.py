@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, cast
 
 import msgspec
 
-from synapse_kernel.contracts import ErrorInfo, InlineExecutor, Job, Outcome, Task
+from synapse_kernel.contracts import ErrorInfo, InlineExecutor, Job, Outcome, QueuedJob, Task
 from synapse_kernel.control import FORCE_SECONDS, Control, Live
 from synapse_kernel.emitter import Channel, discard
 from synapse_kernel.errors import HookError, RunCancelled, SynapseError
@@ -204,7 +204,8 @@ def _attempt(kernel: Kernel, live: Live, attempt: int) -> Outcome:
     task = _task(kernel, live, attempt, in_process=executor.in_process)
     live.attempt = attempt
     if channel is not None:
-        channel.state("running", attempt)
+        if not getattr(executor, "queues", False):
+            channel.state("running", attempt)
         task = msgspec.structs.replace(task, seq=channel.seq)
     if executor.in_process:
         task.__dict__.update(code=prepared.code, params_object=prepared.params)
@@ -293,6 +294,8 @@ def _typed_result(code: ActionCode, outcome: Outcome) -> Outcome:
 def _wait(job: Job, live: Live, attempt: int) -> Outcome:
     """Wait for a job within its time-out; one that does not end when told to is left behind."""
     control, timeout = live.control, live.prepared.request.timeout
+    if timeout is not None and isinstance(job, QueuedJob):
+        job.wait_started()
     outcome = job.wait(timeout)
     if outcome is not None and not (outcome.status == "cancelled" and control.token.is_set):
         return outcome

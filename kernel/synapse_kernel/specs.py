@@ -30,6 +30,8 @@ class ExecutorSpec(Spec, frozen=True, kw_only=True):
     """Where tasks run; `methods` lists the config methods (local, task, job, serve) it serves."""
 
     methods: tuple[str, ...] = ()
+    lasting: bool = False
+    """True if its jobs outlive the process that submits them: it is a `LastingExecutor`."""
 
 
 class SinkSpec(Spec, frozen=True, kw_only=True):
