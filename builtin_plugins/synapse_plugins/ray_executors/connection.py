@@ -1,0 +1,349 @@
+"""
+The connection of this process to a Ray cluster: Ray knows one a process, whoever asks.
+
+A cluster that was found is left as it is; one that was started here ends with the last kernel that uses it,
+or with the process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+import threading
+from time import monotonic
+from typing import TYPE_CHECKING, ClassVar, TypedDict
+
+import ray
+from ray import exceptions
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from synapse_kernel.errors import SynapseError, UsageError
+from synapse_plugins.ray_executors import entry
+from synapse_plugins.ray_executors.resources import is_possible, shortage, told, waiting_for
+from synapse_plugins.ray_executors.settings import RaySettings
+from synapse_plugins.ray_executors.tokens import use_token
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from synapse_kernel.kernel import Kernel
+
+# How long what was read of the cluster is believed.
+_NODES_SECONDS = 2.0
+_WATCH_SECONDS = 1.0
+# So many silent looks in a row mean that the cluster is gone.
+_LOOKS = 5
+_WAITING_AT_ONCE = 100_000
+
+
+class ClusterError(SynapseError):
+    """A Ray cluster that cannot be used: `address` is the one that was asked for."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, address: str) -> None:
+        self.address = address
+        super().__init__(message)
+
+
+class Connection:
+    """This process's connection; see `connect`."""
+
+    def __init__(self, address: str, *, started: bool, foreign: bool, dashboard: str | None) -> None:
+        self.address = address
+        """Where the cluster's head listens, as ``host:port``."""
+        self.started = started
+        """True if the cluster was started by this process."""
+        self.foreign = foreign
+        """True if the connection was there before; then it is not ours to end."""
+        self.dashboard = dashboard
+        """The dashboard's ``host:port``, where the cluster has one."""
+        self.announced = False
+        self.lost = threading.Event()
+        """Set once the cluster is gone."""
+        self.relievers: list[Callable[[], None]] = []
+        """Called where a run has to wait: who holds what it does not use lets go of it."""
+        self._board: object | None = None
+        self._nodes: list[Mapping[str, float]] = []
+        self._read_at = -_NODES_SECONDS
+        self._lock = threading.Lock()
+        self._closed = threading.Event()
+        threading.Thread(target=self._watch, name="synapse-ray-watch", daemon=True).start()
+
+    @property
+    def announcement(self) -> str:
+        """One line for the person who watches."""
+        if self.started:
+            return f"started a Ray cluster for this process: {told(_sums(self.nodes()))}"
+        return f"connected to the Ray cluster at {self.address}: {told(_sums(self.nodes()))}"
+
+    def nodes(self) -> list[Mapping[str, float]]:
+        """Return what each node that is alive has, as of the last seconds."""
+        with self._lock:
+            if monotonic() - self._read_at > _NODES_SECONDS:
+                self._nodes = [node["Resources"] for node in _nodes() if node["Alive"]]
+                self._read_at = monotonic()
+            return self._nodes
+
+    def node_ids(self) -> list[str]:
+        """Return the nodes that are alive."""
+        return [node["NodeID"] for node in _nodes() if node["Alive"]]
+
+    def why_impossible(self, demand: Mapping[str, float], *, fresh: bool = False) -> str | None:
+        """Say why no node could ever meet a demand, or None if one can."""
+        if fresh:
+            self._read_at = -_NODES_SECONDS
+        nodes = self.nodes()
+        return None if is_possible(demand, nodes) else shortage(demand, nodes)
+
+    def why_waiting(self, demand: Mapping[str, float]) -> str:
+        """Say why a demand that can be met is not met yet, after a try to make room."""
+        for relieve in list(self.relievers):
+            relieve()
+        return waiting_for(demand, _sums(self.nodes()), _available())
+
+    def board(self) -> object:
+        """Return the actor by which attempts are told to stop, made on first use; it costs no CPU."""
+        with self._lock:
+            if self._board is None:
+                here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+                made = ray.remote(entry.Board).options(
+                    num_cpus=0, max_restarts=-1, max_concurrency=_WAITING_AT_ONCE, scheduling_strategy=here
+                )
+                self._board = made.remote()
+            return self._board
+
+    def tell(self, key: str, grace: float) -> None:
+        """Tell an attempt to stop."""
+        with contextlib.suppress(exceptions.RayError):
+            self.board().cancel.remote(key, grace)  # type: ignore[attr-defined]
+
+    def close(self) -> None:
+        """End the connection if it was made here, and with it a cluster that was started here."""
+        self._closed.set()
+        if not self.foreign:
+            ray.shutdown()
+
+    def _watch(self) -> None:
+        """Look whether the cluster's head still answers: Ray itself would end this process in a minute."""
+        host, _, port = self.address.rpartition(":")
+        silent = 0
+        while not self._closed.wait(_WATCH_SECONDS):
+            try:
+                socket.create_connection((host, int(port)), timeout=2).close()
+                silent = 0
+            except OSError:
+                silent += 1
+            if silent >= _LOOKS:
+                self.lost.set()
+                self._forget()
+                return
+
+    def _forget(self) -> None:
+        """Let go of a cluster that is gone: a later run may find another."""
+        with _Process.lock:
+            if _Process.connection is self:
+                _Process.connection = None
+                _Process.users.clear()
+        # Not in the way of those who wait: it may take its time, or for ever.
+        if not self.foreign:
+            threading.Thread(target=ray.shutdown, name="synapse-ray-shutdown", daemon=True).start()
+
+
+class _Process:
+    """What this process has: Ray itself keeps it by the process too."""
+
+    connection: Connection | None = None
+    users: ClassVar[set[int]] = set()
+    lock = threading.Lock()
+
+
+def connect(kernel: Kernel, user: object, *, dashboard: bool = False) -> Connection:
+    """
+    Return this process's connection, made by the kernel's settings if there is none, for `user`.
+
+    With `dashboard`, a cluster that is started has one. Raises `ClusterError` for a cluster that does not
+    answer in time, `UsageError` for an address that cannot be.
+    """
+    settings = kernel.settings.section("ray", RaySettings)
+    with _Process.lock:
+        if _Process.connection is not None and not ray.is_initialized():
+            # Whoever embeds this has ended the connection.
+            _Process.connection._closed.set()
+            _Process.connection = None
+            _Process.users.clear()
+        if _Process.connection is None:
+            _Process.connection = _connected(settings, dashboard=dashboard)
+        _check_address(_Process.connection, settings)
+        _Process.users.add(id(user))
+        return _Process.connection
+
+
+def release(user: object) -> None:
+    """Say that a user needs the connection no more; the last one ends it."""
+    with _Process.lock:
+        if id(user) not in _Process.users:
+            return
+        _Process.users.discard(id(user))
+        if _Process.users or _Process.connection is None:
+            return
+        found, _Process.connection = _Process.connection, None
+    found.close()
+
+
+def _connected(settings: RaySettings, *, dashboard: bool) -> Connection:
+    if ray.is_initialized():
+        return _described(started=False, foreign=True)
+    use_token(settings)
+    address = settings.address or os.environ.get("RAY_ADDRESS")
+    if address is not None and address.startswith(("http://", "https://")):
+        raise UsageError(
+            f"ray.address {address!r} is a dashboard's, which takes jobs alone\n"
+            "  give the head's host:port, or use --executor ray-job"
+        )
+    if address is not None and address.startswith("ray://"):
+        raise UsageError(
+            f"ray.address {address!r} is of Ray Client, which streams no events\n"
+            "  give the head's host:port, or its dashboard's http:// address with --executor ray-job"
+        )
+    if address == "local":
+        return _started(settings, dashboard=dashboard)
+    if address is None:
+        try:
+            return _joined("auto", settings)
+        except ConnectionError:
+            return _started(settings, dashboard=dashboard)
+    try:
+        return _joined(address, settings)
+    except ConnectionError as error:
+        raise _unreachable(address, str(error)) from error
+
+
+def _started(settings: RaySettings, *, dashboard: bool) -> Connection:
+    try:
+        ray.init(
+            address="local",
+            namespace=settings.namespace,
+            num_cpus=settings.local_cpus,
+            object_store_memory=settings.local_memory,
+            include_dashboard=dashboard,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    except Exception as error:
+        raise ClusterError(f"No Ray cluster can be started here: {_first(error)}", address="local") from error
+    return _described(started=True, foreign=False)
+
+
+def _joined(address: str, settings: RaySettings) -> Connection:
+    if address != "auto":
+        _check_reachable(address, settings.connect_timeout)
+    try:
+        ray.init(
+            address=address, namespace=settings.namespace, log_to_driver=False, logging_level=logging.ERROR
+        )
+    except ConnectionError:
+        raise
+    except Exception as error:
+        with contextlib.suppress(Exception):
+            ray.shutdown()
+        raise _refused(address, error) from error
+    return _described(started=False, foreign=False)
+
+
+def _check_reachable(address: str, timeout: float) -> None:
+    """Raise unless somebody listens there: Ray itself would try for long."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        raise UsageError(
+            f"ray.address {address!r} is no address\n"
+            "  allowed: auto, local, host:port of the cluster's head, or the http:// URL of its dashboard"
+        )
+    try:
+        socket.create_connection((host, int(port)), timeout=timeout).close()
+    except OSError as error:
+        raise _unreachable(address, str(error)) from error
+
+
+def _unreachable(address: str, reason: str) -> ClusterError:
+    where = "of this machine" if address == "auto" else f"at {address}"
+    return ClusterError(
+        f"No Ray cluster answers {where}: {reason.partition(chr(10))[0]}\n"
+        "  start one with: ray start --head\n"
+        "  name another with: --set ray.address=HOST:PORT, or 'local' for one of this process",
+        address=address,
+    )
+
+
+def _refused(address: str, error: Exception) -> ClusterError:
+    text = str(error)
+    if isinstance(error, exceptions.AuthenticationError) or "token" in text.lower():
+        return ClusterError(
+            f"The Ray cluster at {address} refuses the token: {_first(error)}\n"
+            "  name the file that holds it with: --set ray.token_path=FILE",
+            address=address,
+        )
+    return ClusterError(f"The Ray cluster at {address} cannot be used: {_first(error)}", address=address)
+
+
+def _described(*, started: bool, foreign: bool) -> Connection:
+    # Asked of Ray again: it answers with what the connection is made of, without making one.
+    context = ray.init(ignore_reinit_error=True, logging_level=logging.ERROR)
+    url = context.dashboard_url
+    return Connection(
+        ray.get_runtime_context().gcs_address,
+        started=started,
+        foreign=foreign,
+        dashboard=url or None,
+    )
+
+
+def _check_address(connection: Connection, settings: RaySettings) -> None:
+    address = settings.address
+    if address in {None, "auto", "local", connection.address} or address is None:
+        return
+    if address.startswith("http"):
+        return
+    host, _, port = address.rpartition(":")
+    with contextlib.suppress(OSError):
+        if f"{socket.gethostbyname(host)}:{port}" == connection.address or (
+            port == connection.address.rpartition(":")[2] and host in {"localhost", "127.0.0.1"}
+        ):
+            return
+    raise UsageError(
+        f"ray.address {address!r}: this process is connected to the Ray cluster at {connection.address}\n"
+        "  one process has one Ray cluster; use another process for another cluster"
+    )
+
+
+def _sums(nodes: list[Mapping[str, float]]) -> dict[str, float]:
+    names = [name for name in ("CPU", "GPU", "memory") if any(node.get(name) for node in nodes)]
+    named = dict.fromkeys(
+        name
+        for node in nodes
+        for name in node
+        if not name.startswith(("node:", "accelerator_type")) and name != "object_store_memory"
+    )
+    return {name: sum(node.get(name, 0) for node in nodes) for name in dict.fromkeys([*names, *named])}
+
+
+class _Node(TypedDict):
+    NodeID: str
+    Alive: bool
+    Resources: dict[str, float]
+
+
+def _nodes() -> list[_Node]:
+    nodes: list[_Node] = ray.nodes()  # type: ignore[no-untyped-call]
+    return nodes
+
+
+def _available() -> dict[str, float]:
+    available: dict[str, float] = ray.available_resources()  # type: ignore[no-untyped-call]
+    return available
+
+
+def _first(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__

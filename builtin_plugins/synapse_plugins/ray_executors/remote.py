@@ -1,0 +1,338 @@
+"""
+What executes an attempt on a worker, and streams what it says to the driver.
+
+The action runs in a thread of its own. Its events go into the worker's spool, and from there into the items
+that the generator yields: all that is there at once, so that a batch grows as the events come faster.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from io import TextIOBase
+from time import monotonic, time
+from typing import TYPE_CHECKING, Protocol, cast
+
+import msgspec
+from msgspec.structs import force_setattr, replace
+
+from synapse_kernel._version import __version__
+from synapse_kernel.contracts import Task
+from synapse_kernel.emitter import Pulse
+from synapse_kernel.events import Event, Log, encode_data, encode_lines
+from synapse_kernel.owners import this_process
+from synapse_kernel.redaction import Redactor
+from synapse_kernel.serialization import decode_struct, encode_struct, portable_outcome
+from synapse_kernel.striking import ThreadJob
+from synapse_kernel.worker import execute
+from synapse_plugins.ray_executors.spool import Spool, sweep
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from synapse_kernel.contracts import JsonObject, Outcome, Send
+    from synapse_kernel.emitter import CancelToken
+    from synapse_kernel.kernel import Kernel
+
+MOST = 1 << 20
+"""Bytes of one item at most."""
+# An attempt that ends within this is told in one item; one that lasts says first that it has begun.
+_AT_ONCE_SECONDS = 0.005
+# Before this, no one can have waited long enough to want it cancelled: short attempts ask nobody.
+_ASKING_SECONDS = 0.2
+_IDLE_SECONDS = 60.0
+
+
+class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a worker is given."""
+
+    task: Task
+    key: str
+    """Tells this attempt from all others of the driver's."""
+    boot: str = ""
+    """Which boot of which machine the driver runs on."""
+    cwd: str = ""
+    """The driver's current folder."""
+
+
+class Hello(msgspec.Struct, frozen=True, kw_only=True):
+    """What a worker says first."""
+
+    node: str
+    pid: int
+    version: str
+    warnings: list[str] = []
+
+
+class Asked(Protocol):
+    """A method of the board, as Ray calls it."""
+
+    def remote(self, key: str) -> object:
+        """Call it."""
+
+
+class BoardHandle(Protocol):
+    """The board, as a worker knows it."""
+
+    wait: Asked
+    over: Asked
+
+
+def run(
+    attempt: bytes, board: object, *, folder: str | None, warnings: list[str]
+) -> Iterator[tuple[object, ...]]:
+    """
+    Execute an attempt.
+
+    Yields ``(hello, position, lines, outcome)``: what the worker says of itself, in the first item alone;
+    the position in the spool behind the item's lines; events as JSON lines, of which an item may hold a part;
+    and the outcome, in the last item alone.
+    """
+    given = decode_struct(attempt, Attempt)
+    worker = _this_worker()
+    task = _placed(given, folder, worker.boot)
+    worker.spool.begin(given.key)
+    said: Hello | None = Hello(
+        node=worker.node,
+        pid=os.getpid(),
+        version=__version__,
+        warnings=warnings,
+    )
+    with _surroundings(given, task, worker) as outlet:
+        done = threading.Event()
+
+        def on_end() -> None:
+            done.set()
+            worker.spool.wake()
+
+        def work(task: Task, send: Send, token: CancelToken) -> Outcome:
+            return execute(
+                task,
+                send,
+                token,
+                kernel=lambda: worker.kernel(task.settings),
+                pulse=worker.pulse,
+                eager=True,
+            )
+
+        job = ThreadJob(work, task, outlet.send, on_end=on_end)
+        done.wait(_AT_ONCE_SECONDS)
+        asked = _Asking(given.key, cast("BoardHandle", board), job)
+        began = monotonic()
+        while not done.is_set():
+            if worker.spool.written > worker.spool.read or said is not None:
+                lines = worker.spool.take(MOST)
+                yield _hello(said), worker.spool.read, lines, None
+                said = None
+            if asked.asked:
+                worker.spool.wait(_IDLE_SECONDS)
+            elif not worker.spool.wait(max(0.0, began + _ASKING_SECONDS - monotonic())):
+                asked.ask()
+        asked.forget()
+    outcome = job.wait()
+    while worker.spool.written - worker.spool.read > MOST:
+        lines = worker.spool.take(MOST)
+        yield _hello(said), worker.spool.read, lines, None
+        said = None
+    lines = worker.spool.take(MOST)
+    # None where the action was left behind in a call that nothing stops: the driver concludes the run.
+    ended = b"" if outcome is None else encode_struct(portable_outcome(outcome))
+    yield _hello(said), worker.spool.read, lines, ended
+
+
+def _hello(said: Hello | None) -> bytes | None:
+    return None if said is None else msgspec.json.encode(said)
+
+
+class _Worker:
+    """What this process keeps from one attempt to the next."""
+
+    def __init__(self) -> None:
+        import ray
+
+        sweep()
+        self.spool = Spool()
+        self.pulse = Pulse()
+        self.node = ray.get_runtime_context().get_node_id()
+        self.boot = this_process().boot
+        self._kernel: tuple[JsonObject, Kernel] | None = None
+
+    def kernel(self, settings: JsonObject) -> Kernel:
+        """Return a kernel of these settings, for what actions ask for."""
+        if self._kernel is None or self._kernel[0] != settings:
+            from synapse_kernel.kernel import Kernel
+
+            if self._kernel is not None:
+                self._kernel[1].shutdown()
+            self._kernel = settings, Kernel(settings)
+        return self._kernel[1]
+
+    def close(self) -> None:
+        """Leave nothing behind."""
+        if self._kernel is not None:
+            self._kernel[1].shutdown()
+        self.spool.remove()
+
+
+_workers: list[_Worker] = []
+
+
+def _this_worker() -> _Worker:
+    if not _workers:
+        import atexit
+
+        _workers.append(_Worker())
+        atexit.register(_workers[0].close)
+    return _workers[0]
+
+
+def _placed(given: Attempt, folder: str | None, boot: str) -> Task:
+    """Return the task as it is on this machine."""
+    task = given.task
+    if folder is not None:
+        task = replace(task, ref=replace(task.ref, folder=folder))
+    if task.recorded and given.boot != boot and not _is_reached(task.settings):
+        # The store is a file of the driver's machine.
+        task = replace(task, recorded=False)
+    return task
+
+
+def _is_reached(settings: Mapping[str, object]) -> bool:
+    """Tell whether a run store is one that other machines reach: a server's."""
+    return "://" in str(settings.get("store")) and not str(settings.get("store")).startswith("sqlite")
+
+
+class _Asking:
+    """Asks the driver whether the attempt is to stop, once it lasts."""
+
+    def __init__(self, key: str, board: BoardHandle, job: ThreadJob) -> None:
+        self._key = key
+        self._board = board
+        self._job = job
+        self.asked = False
+
+    def ask(self) -> None:
+        """Ask; the answer comes when there is one."""
+        self.asked = True
+        threading.Thread(target=self._hear, name="synapse-board", daemon=True).start()
+
+    def forget(self) -> None:
+        """Say that the attempt is over, if it was ever asked about."""
+        if self.asked:
+            self._board.over.remote(self._key)
+
+    def _hear(self) -> None:
+        import ray
+        from ray.exceptions import RayError
+
+        while True:
+            try:
+                grace = cast("float | None", ray.get(self._board.wait.remote(self._key)))  # type: ignore[call-overload]
+            except RayError:
+                # The board was on a node that is gone; the driver puts up another.
+                if self._job.wait(1.0) is not None:
+                    return
+                continue
+            if grace is not None:
+                self._job.cancel(grace)
+            return
+
+
+class _Outlet:
+    """Where an attempt's events leave it: the action's, and what it prints; numbered as they come."""
+
+    def __init__(self, task: Task, spool: Spool) -> None:
+        self._task = task
+        self._spool = spool
+        self._seq = task.seq
+        self._lock = threading.Lock()
+        self._open = True
+        # Output comes line by line: so do the secrets of several lines.
+        self._redactor = Redactor([part for s in task.secrets for part in (s, *s.splitlines())])
+
+    def send(self, events: list[Event]) -> None:
+        """Take a batch."""
+        with self._lock:
+            # An attempt that was left behind says no more: the spool is the next one's.
+            if self._open:
+                self._write(events)
+
+    def printed(self, stream: str, lines: list[str]) -> None:
+        """Take lines that were printed."""
+        task = self._task
+        self.send(
+            [
+                Log(task.run_id, 0, time(), task.action, None, "output", "info", msgspec.Raw(raw))
+                for raw in (
+                    encode_data({"stream": stream, "text": self._redactor.text(line)}) for line in lines
+                )
+            ]
+        )
+
+    def end(self) -> None:
+        """Take nothing more."""
+        with self._lock:
+            self._open = False
+
+    def _write(self, events: list[Event]) -> None:
+        if events[0].seq != self._seq + 1:
+            for seq, event in enumerate(events, self._seq + 1):
+                force_setattr(event, "seq", seq)
+        self._seq += len(events)
+        self._spool.write(encode_lines(events))
+
+
+class _Printed(TextIOBase):
+    """Stands for stdout or stderr while an attempt runs: whole lines become events."""
+
+    def __init__(self, name: str, printed: Callable[[str, list[str]], None]) -> None:
+        self._name = name
+        self._printed = printed
+        self._rest = ""
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return "utf-8"
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        *lines, rest = (self._rest + text).split("\n")
+        self._rest = rest
+        if lines:
+            self._printed(self._name, [line.rstrip("\r") for line in lines])
+        return len(text)
+
+    def rest(self) -> None:
+        """Tell a last line that did not end."""
+        if self._rest:
+            self._printed(self._name, [self._rest])
+            self._rest = ""
+
+
+@contextlib.contextmanager
+def _surroundings(given: Attempt, task: Task, worker: _Worker) -> Iterator[_Outlet]:
+    """Give an attempt its variables, its folder and its outputs: a worker executes one at a time."""
+    outlet = _Outlet(task, worker.spool)
+    streams = _Printed("stdout", outlet.printed), _Printed("stderr", outlet.printed)
+    before = {name: os.environ.get(name) for name in task.env}
+    os.environ.update(task.env)
+    here = os.getcwd()  # noqa: PTH109 - text is what is kept
+    if given.cwd and given.boot == worker.boot:
+        with contextlib.suppress(OSError):
+            os.chdir(given.cwd)
+    try:
+        with contextlib.redirect_stdout(streams[0]), contextlib.redirect_stderr(streams[1]):
+            yield outlet
+    finally:
+        for stream in streams:
+            stream.rest()
+        outlet.end()
+        os.chdir(here)
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

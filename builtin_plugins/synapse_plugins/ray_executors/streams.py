@@ -1,0 +1,336 @@
+"""The driver's side of an attempt on a worker: its events as they come, its outcome, whatever dies."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from datetime import UTC, datetime
+from functools import cache
+from time import monotonic, time
+from typing import TYPE_CHECKING, Protocol, cast
+
+import msgspec
+import ray
+from msgspec.structs import force_setattr
+from ray.exceptions import RayError, TaskCancelledError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from synapse_kernel._version import __version__
+from synapse_kernel.contracts import ErrorInfo, Outcome
+from synapse_kernel.events import Event, Message, State, decode_lines
+from synapse_kernel.owners import this_process
+from synapse_kernel.serialization import decode_struct, encode_struct
+from synapse_plugins.ray_executors import entry
+from synapse_plugins.ray_executors.failures import concluded, error_of
+from synapse_plugins.ray_executors.remote import Attempt, Hello
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from synapse_kernel.contracts import Send, Task
+    from synapse_kernel.events import Status
+    from synapse_plugins.ray_executors.connection import Connection
+    from synapse_plugins.ray_executors.entry import Packed
+
+# Between the worker's own force and killing it.
+FORCE_SECONDS = 3.0
+_LOOK_SECONDS = 1.0
+_FIRST_LOOK_SECONDS = 0.5
+_RECOVERY_SECONDS = 15.0
+_CANCELLED = ErrorInfo(type="RunCancelled", message="the run was cancelled", kind="cancelled")
+
+
+class Stream(Protocol):
+    """The items of a streaming task or method, as references."""
+
+    def __next__(self) -> object:
+        """Return the next reference."""
+
+    def __iter__(self) -> Iterator[object]:
+        """Return itself."""
+
+
+class Placed(Protocol):
+    """Where an attempt was put, and how it is taken away."""
+
+    def kill(self) -> None:
+        """Take the attempt out of the queue, or kill its worker."""
+
+    def ended(self, *, broken: bool) -> None:
+        """The attempt is over; `broken` is whether its worker can no more be used."""
+
+    def why_waiting(self) -> str | None:
+        """Say why the attempt has not begun, where that is not for want of resources."""
+
+
+class StreamJob:
+    """
+    An attempt on a worker. What comes from there is read by whoever waits.
+
+    `begin` gives it its stream, once there is a place for it.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        task: Task,
+        send: Send,
+        demand: Mapping[str, float],
+        *,
+        autoscaling: bool,
+    ) -> None:
+        self.key = f"{task.run_id}-{task.attempt}-{os.urandom(4).hex()}"
+        self._connection = connection
+        self._task = task
+        self._send = send
+        self._demand = demand
+        self._autoscaling = autoscaling
+        self._started_at = datetime.now(UTC)
+        self._seq = task.seq
+        self._rest = b""
+        self._position = 0
+        self._hello: Hello | None = None
+        self._shipment: Packed | None = None
+        self._stream: Stream | None = None
+        self._place: Placed | None = None
+        self._outcome: Outcome | None = None
+        self._reason: str | None = None
+        self._told = False
+        self._look_at = monotonic() + _FIRST_LOOK_SECONDS
+        self._begun = threading.Event()
+        self._ended = threading.Event()
+        self._reading = threading.Lock()
+        self._state = threading.Lock()
+
+    @property
+    def action(self) -> str:
+        """The action's name."""
+        return self._task.action
+
+    @property
+    def ended(self) -> bool:
+        """True once there is an outcome, or nobody waits for one."""
+        return self._ended.is_set()
+
+    def payload(self) -> bytes:
+        """Return what the worker is given."""
+        # One more: that it runs is told here, before anything that it says.
+        task = msgspec.structs.replace(self._task, seq=self._task.seq + 1)
+        return encode_struct(Attempt(task=task, key=self.key, boot=_boot(), cwd=_cwd()))
+
+    def begin(self, place: Placed, stream: Stream, shipment: Packed) -> None:
+        """Go on with the stream of a worker."""
+        with self._state:
+            self._place, self._stream, self._shipment = place, stream, shipment
+            told = self._told
+        self._begun.set()
+        if told:
+            place.kill()
+
+    def wait_started(self) -> None:
+        """Return once the action has begun, or the attempt has ended without."""
+        self._read(None, until_started=True)
+
+    def wait(self, timeout: float | None = None) -> Outcome | None:
+        """Return the outcome; None after `timeout` seconds."""
+        self._read(None if timeout is None else monotonic() + timeout)
+        return self._outcome
+
+    def cancel(self, grace: float) -> None:
+        """Tell the action to stop, make it after `grace` seconds, and kill its worker soon after."""
+        with self._state:
+            first, self._told = not self._told, True
+            place = self._place
+        if self._ended.is_set():
+            return
+        if place is None:
+            # It has no place yet, and gets none: see `begin`.
+            self._begun.set()
+            return
+        if self._hello is None:
+            place.kill()
+        if first or grace <= 0:
+            self._connection.tell(self.key, grace)
+            threading.Thread(
+                target=self._force, args=(place, grace), name="synapse-cancel", daemon=True
+            ).start()
+
+    def _force(self, place: Placed, grace: float) -> None:
+        if not self._ended.wait(max(grace, 0) + FORCE_SECONDS):
+            place.kill()
+
+    def _read(self, deadline: float | None, *, until_started: bool = False) -> None:
+        while self._outcome is None and not (until_started and self._hello is not None):
+            left = None if deadline is None else deadline - monotonic()
+            if left is not None and left <= 0:
+                return
+            # Whoever else waits reads meanwhile.
+            if self._reading.acquire(timeout=-1 if left is None else left):
+                try:
+                    if self._outcome is None:
+                        self._step(_LOOK_SECONDS if left is None else min(left, _LOOK_SECONDS))
+                finally:
+                    self._reading.release()
+
+    def _step(self, timeout: float) -> None:
+        """Take what comes next, or look around if nothing comes."""
+        try:
+            if self._connection.lost.is_set():
+                self._end(self._lost())
+                return
+            if self._hello is None:
+                timeout = min(timeout, _FIRST_LOOK_SECONDS)
+            if self._stream is None:
+                if not self._begun.wait(timeout):
+                    self._look()
+                elif self._told:
+                    self._end(_CANCELLED)
+                return
+            ready, _ = ray.wait([cast("ray.ObjectRefGenerator", self._stream)], timeout=timeout)
+            if ready:
+                item = ray.get(cast("ray.ObjectRef[object]", next(self._stream)))
+                self._take(*cast("tuple[bytes | None, int, bytes, bytes | None]", item))
+            else:
+                self._look()
+        except StopIteration:
+            self._end(ErrorInfo(type="WorkerLost", message="the worker said nothing more", kind="crash"))
+        except (RayError, ConnectionError, SystemError) as error:
+            self._end(self._lost() if self._connection.lost.is_set() else error_of(error), error)
+
+    def _take(self, hello: bytes | None, position: int, lines: bytes, outcome: bytes | None) -> None:
+        if hello is not None:
+            self._begin_running(msgspec.json.decode(hello, type=Hello))
+        self._position = position
+        if lines:
+            self._deliver(lines)
+        if outcome:
+            self._conclude(decode_struct(outcome, Outcome), broken=False)
+        elif outcome is not None:
+            text = "the run was stopped, and left behind in a call that nothing interrupts"
+            self._end(ErrorInfo(type="RunCancelled", message=text, kind="cancelled"))
+
+    def _begin_running(self, hello: Hello) -> None:
+        self._hello = hello
+        for warning in hello.warnings:
+            self._say(warning, "warning")
+        if hello.version != __version__:
+            self._say(
+                f"the worker runs synapse-kernel {hello.version}, this process {__version__}\n"
+                "  send it along with: --set ray.ship_code=true",
+                "warning",
+            )
+        self._tell_state("running")
+
+    def _look(self) -> None:
+        """Say why the attempt has not begun yet, and give up on one that never can."""
+        if self._hello is not None or monotonic() < self._look_at:
+            return
+        self._look_at = monotonic() + _LOOK_SECONDS
+        if not self._autoscaling:
+            why = self._connection.why_impossible(self._demand)
+            if why is not None:
+                self._end(ErrorInfo(type="InfeasibleResources", message=why, kind="executor"))
+                return
+        place = self._place
+        reason = place.why_waiting() if place is not None else "waiting for a worker to be free"
+        reason = reason or self._connection.why_waiting(self._demand)
+        if reason != self._reason:
+            self._reason = reason
+            self._tell_state("pending", reason)
+
+    def _deliver(self, lines: bytes) -> None:
+        self._rest += lines
+        end = self._rest.rfind(b"\n") + 1
+        if not end:
+            return
+        whole, self._rest = self._rest[:end], self._rest[end:]
+        events = decode_lines(whole)
+        if events[0].seq != self._seq + 1:
+            # The states that were told from here meanwhile have numbers too.
+            for seq, event in enumerate(events, self._seq + 1):
+                force_setattr(event, "seq", seq)
+        self._seq += len(events)
+        self._send(events)
+
+    def _end(self, error: ErrorInfo, cause: BaseException | None = None) -> None:
+        """Conclude an attempt that its worker did not: first with what that had still said."""
+        place = None if self._connection.lost.is_set() else self._place
+        # What was stopped before it began has said nothing.
+        if place is not None and error.kind == "crash" and not (self._told and self._hello is None):
+            self._recover()
+        status: Status = "failed"
+        if self._told or error.kind == "cancelled" or isinstance(cause, TaskCancelledError):
+            status = "cancelled"
+            error = _CANCELLED
+        if place is not None:
+            place.kill()
+        self._conclude(concluded(self._task, self._started_at, status, error), broken=True)
+
+    def _recover(self) -> None:
+        """Fetch what a killed worker had said and not sent; nothing if its node is gone too."""
+        if self._hello is not None:
+            nodes, position = [self._hello.node], self._position
+        else:
+            # It was killed before its first word arrived: wherever that was.
+            nodes, position = self._connection.node_ids(), None
+        fetch = ray.remote(entry.rest_of)
+        references = [
+            fetch.options(
+                num_cpus=0,
+                max_retries=0,
+                scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
+            ).remote(cast("Packed", self._shipment), self.key, position)
+            for node in nodes
+        ]
+        ready, _ = ray.wait(references, num_returns=len(references), timeout=_RECOVERY_SECONDS)
+        for reference in ready:
+            with contextlib.suppress(RayError):
+                lines = cast("bytes | None", ray.get(reference))
+                if lines is not None:
+                    if self._hello is None:
+                        self._tell_state("running")
+                    self._deliver(lines)
+                    return
+
+    def _conclude(self, outcome: Outcome, *, broken: bool) -> None:
+        self._outcome = outcome
+        self._ended.set()
+        if self._place is not None:
+            self._place.ended(broken=broken)
+
+    def _lost(self) -> ErrorInfo:
+        return ErrorInfo(
+            type="ClusterLost",
+            message=f"the Ray cluster at {self._connection.address} does not answer any more",
+            kind="executor",
+        )
+
+    def _tell_state(self, state: Status, detail: str | None = None) -> None:
+        task = self._task
+        self._tell(State(task.run_id, 0, time(), task.action, None, state, task.attempt, detail))
+
+    def _say(self, text: str, context: str) -> None:
+        task = self._task
+        self._tell(Message(task.run_id, 0, time(), task.action, None, text, context))
+
+    def announce(self, text: str) -> None:
+        """Say a sentence to the person who watches, before the attempt begins."""
+        self._say(text, "info")
+
+    def _tell(self, event: Event) -> None:
+        self._seq += 1
+        force_setattr(event, "seq", self._seq)
+        self._send([event])
+
+
+@cache
+def _boot() -> str:
+    return this_process().boot
+
+
+def _cwd() -> str:
+    try:
+        return os.getcwd()  # noqa: PTH109 - text is what travels
+    except OSError:
+        return ""
