@@ -16,7 +16,7 @@ from synapse_plugins.ray_executors.streaming_executor import StreamingExecutor
 if TYPE_CHECKING:
     from synapse_kernel.kernel import Kernel
     from synapse_plugins.ray_executors.connection import Connection
-    from synapse_plugins.ray_executors.entry import Packed
+    from synapse_plugins.ray_executors.entry import Call, Packed
     from synapse_plugins.ray_executors.shipping import Cargo
     from synapse_plugins.ray_executors.streams import Stream, StreamJob
 
@@ -45,13 +45,15 @@ class RayActorExecutor(StreamingExecutor):
             pool.close()
         super().shutdown()
 
-    def start(self, job: StreamJob, cargo: Cargo, demand: dict[str, float], connection: Connection) -> None:
+    def start(self, job: StreamJob, cargo: Cargo, demand: dict[str, float]) -> None:
         """Give the attempt to an idle actor, a new one, or the next to be free."""
-        key = (id(connection), cargo.key, *sorted(demand.items()))
+        connection = job.connection
+        key = (connection, cargo.key, *sorted(demand.items()))
         with self._lock:
             if self._sweeper is None:
                 self._sweeper = threading.Thread(target=self._sweep, name="synapse-ray-idle", daemon=True)
                 self._sweeper.start()
+            if self._relieve not in connection.relievers:
                 connection.relievers.append(self._relieve)
             pool = self._pools.get(key)
             if pool is None:
@@ -62,10 +64,9 @@ class RayActorExecutor(StreamingExecutor):
         options = ray_options(demand, self._settings.placement)
         if cargo.runtime_env:
             options["runtime_env"] = cargo.runtime_env
-        board = connection.board()
 
         def make() -> _Handle:
-            made = self._actor.options(max_restarts=0, max_task_retries=0, **options).remote(board)
+            made = self._actor.options(max_restarts=0, max_task_retries=0, **options).remote()
             return cast("_Handle", made)
 
         limit = self._settings.max_workers or max(1, int(sum(n.get("CPU", 0) for n in connection.nodes())))
@@ -89,7 +90,7 @@ class RayActorExecutor(StreamingExecutor):
 class _Method(Protocol):
     def options(self, **options: object) -> _Method: ...
 
-    def remote(self, shipment: Packed, attempt: bytes) -> object: ...
+    def remote(self, call: Call) -> object: ...
 
 
 class _Handle(Protocol):
@@ -166,8 +167,8 @@ class _Pool:
                     assert callable(self._make)
                     worker = _Worker(self._make())
                 self._busy.add(worker)
-            stream = cast("Stream", worker.call.remote(shipment, job.payload()))
-            job.begin(_ActorPlace(self, worker), stream, shipment)
+            stream = cast("Stream", worker.call.remote(job.call(shipment)))
+            job.begin(_ActorPlace(self, worker), stream)
 
 
 class _ActorPlace:
@@ -184,10 +185,6 @@ class _ActorPlace:
     def ended(self, *, broken: bool) -> None:
         """Give the actor back."""
         self._pool.free(self._worker, broken=broken)
-
-    def why_waiting(self) -> str | None:
-        """Know of no other reason than resources."""
-        return None
 
 
 def _end(worker: _Worker) -> None:

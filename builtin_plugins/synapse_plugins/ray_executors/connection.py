@@ -12,15 +12,15 @@ import logging
 import os
 import socket
 import threading
-from time import monotonic
-from typing import TYPE_CHECKING, ClassVar, TypedDict
+from time import monotonic, sleep
+from typing import TYPE_CHECKING, ClassVar, Protocol, TypedDict
 
 import ray
 from ray import exceptions
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from synapse_kernel.errors import SynapseError, UsageError
-from synapse_plugins.ray_executors import entry
+from synapse_plugins.ray_executors.board import DriverBoard
+from synapse_plugins.ray_executors.heads import is_listening, outliving_the_head, why_no_head
 from synapse_plugins.ray_executors.resources import is_possible, shortage, told, waiting_for
 from synapse_plugins.ray_executors.settings import RaySettings
 from synapse_plugins.ray_executors.tokens import use_token
@@ -35,7 +35,10 @@ _NODES_SECONDS = 2.0
 _WATCH_SECONDS = 1.0
 # So many silent looks in a row mean that the cluster is gone.
 _LOOKS = 5
-_WAITING_AT_ONCE = 100_000
+_ANSWER_SECONDS = 2.0
+# No call into Ray takes longer that waits for something.
+_CALL_SECONDS = 3.0
+_LEAVE_SECONDS = 30.0
 
 
 class ClusterError(SynapseError):
@@ -48,10 +51,19 @@ class ClusterError(SynapseError):
         super().__init__(message)
 
 
+class Waiting(Protocol):
+    """An attempt that has not begun."""
+
+    def look(self) -> None:
+        """Say why, or give up where it never can."""
+
+
 class Connection:
     """This process's connection; see `connect`."""
 
-    def __init__(self, address: str, *, started: bool, foreign: bool, dashboard: str | None) -> None:
+    def __init__(
+        self, address: str, *, started: bool, foreign: bool, dashboard: str | None, namespace: str
+    ) -> None:
         self.address = address
         """Where the cluster's head listens, as ``host:port``."""
         self.started = started
@@ -65,12 +77,17 @@ class Connection:
         """Set once the cluster is gone."""
         self.relievers: list[Callable[[], None]] = []
         """Called where a run has to wait: who holds what it does not use lets go of it."""
-        self._board: object | None = None
+        self.board = DriverBoard(namespace)
+        self.waiting: set[Waiting] = set()
+        """Attempts that have not begun; they are looked after each second."""
         self._nodes: list[Mapping[str, float]] = []
         self._read_at = -_NODES_SECONDS
+        self._available: dict[str, float] | None = None
         self._lock = threading.Lock()
         self._closed = threading.Event()
-        threading.Thread(target=self._watch, name="synapse-ray-watch", daemon=True).start()
+        self._here = _own_raylet()
+        for work in (self._watch, self._look_after):
+            threading.Thread(target=work, name="synapse-ray-watch", daemon=True).start()
 
     @property
     def announcement(self) -> str:
@@ -100,25 +117,19 @@ class Connection:
 
     def why_waiting(self, demand: Mapping[str, float]) -> str:
         """Say why a demand that can be met is not met yet, after a try to make room."""
-        for relieve in list(self.relievers):
-            relieve()
-        return waiting_for(demand, _sums(self.nodes()), _available())
+        if self._available is None:
+            for relieve in list(self.relievers):
+                relieve()
+            self._available = _available()
+        return waiting_for(demand, _sums(self.nodes()), self._available)
 
-    def board(self) -> object:
-        """Return the actor by which attempts are told to stop, made on first use; it costs no CPU."""
-        with self._lock:
-            if self._board is None:
-                here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-                made = ray.remote(entry.Board).options(
-                    num_cpus=0, max_restarts=-1, max_concurrency=_WAITING_AT_ONCE, scheduling_strategy=here
-                )
-                self._board = made.remote()
-            return self._board
-
-    def tell(self, key: str, grace: float) -> None:
-        """Tell an attempt to stop."""
-        with contextlib.suppress(exceptions.RayError):
-            self.board().cancel.remote(key, grace)  # type: ignore[attr-defined]
+    def answers(self) -> bool:
+        """Tell whether the cluster can be asked something; waits while that is not certain."""
+        while not self.lost.is_set():
+            if self._is_there():
+                return True
+            self.lost.wait(_WATCH_SECONDS)
+        return False
 
     def close(self) -> None:
         """End the connection if it was made here, and with it a cluster that was started here."""
@@ -126,30 +137,46 @@ class Connection:
         if not self.foreign:
             ray.shutdown()
 
+    def _is_there(self) -> bool:
+        # Without the node of this process nothing is begun any more, though the head may live on.
+        places = (self.address, self._here) if self._here else (self.address,)
+        return all(is_listening(place, _ANSWER_SECONDS) for place in places)
+
     def _watch(self) -> None:
-        """Look whether the cluster's head still answers: Ray itself would end this process in a minute."""
-        host, _, port = self.address.rpartition(":")
+        """Look whether the cluster is still there, without Ray: what is asked of it then waits for ever."""
         silent = 0
         while not self._closed.wait(_WATCH_SECONDS):
-            try:
-                socket.create_connection((host, int(port)), timeout=2).close()
-                silent = 0
-            except OSError:
-                silent += 1
+            silent = 0 if self._is_there() else silent + 1
             if silent >= _LOOKS:
-                self.lost.set()
-                self._forget()
+                self._lose()
                 return
 
-    def _forget(self) -> None:
+    def _look_after(self) -> None:
+        while not (self._closed.wait(_WATCH_SECONDS) or self.lost.is_set()):
+            self._available = None
+            for each in list(self.waiting):
+                each.look()
+
+    def _lose(self) -> None:
         """Let go of a cluster that is gone: a later run may find another."""
         with _Process.lock:
-            if _Process.connection is self:
-                _Process.connection = None
-                _Process.users.clear()
-        # Not in the way of those who wait: it may take its time, or for ever.
-        if not self.foreign:
-            threading.Thread(target=ray.shutdown, name="synapse-ray-shutdown", daemon=True).start()
+            self.lost.set()
+            if _Process.connection is not self:
+                return
+            _Process.connection = None
+            _Process.users.clear()
+            if not self.foreign:
+                # Not in the way of those who wait: it takes its time.
+                _Process.leaving = threading.Thread(
+                    target=_leave, name="synapse-ray-shutdown", daemon=True
+                )
+                _Process.leaving.start()
+
+
+def _leave() -> None:
+    # Ray ends the process if the connection goes while somebody is in a call: they have all seen it by then.
+    sleep(_CALL_SECONDS)
+    ray.shutdown()
 
 
 class _Process:
@@ -157,6 +184,8 @@ class _Process:
 
     connection: Connection | None = None
     users: ClassVar[set[int]] = set()
+    leaving: threading.Thread | None = None
+    """Lets go of a cluster that is gone."""
     lock = threading.Lock()
 
 
@@ -175,7 +204,9 @@ def connect(kernel: Kernel, user: object, *, dashboard: bool = False) -> Connect
             _Process.connection = None
             _Process.users.clear()
         if _Process.connection is None:
-            _Process.connection = _connected(settings, dashboard=dashboard)
+            _await_leaving(settings)
+            with outliving_the_head():
+                _Process.connection = _connected(settings, dashboard=dashboard)
         _check_address(_Process.connection, settings)
         _Process.users.add(id(user))
         return _Process.connection
@@ -193,9 +224,29 @@ def release(user: object) -> None:
     found.close()
 
 
+def _await_leaving(settings: RaySettings) -> None:
+    if _Process.leaving is None:
+        return
+    _Process.leaving.join(_LEAVE_SECONDS)
+    if _Process.leaving.is_alive():
+        raise ClusterError(
+            "No Ray cluster can be used: this process does not get rid of one that it lost\n"
+            "  start another process",
+            address=settings.address or "auto",
+        )
+    _Process.leaving = None
+
+
 def _connected(settings: RaySettings, *, dashboard: bool) -> Connection:
     if ray.is_initialized():
-        return _described(started=False, foreign=True)
+        address = ray.get_runtime_context().gcs_address
+        if not is_listening(address, settings.connect_timeout):
+            raise ClusterError(
+                f"The Ray cluster at {address}, which this process is connected to, does not answer any more\n"
+                "  disconnect from it with: ray.shutdown()",
+                address=address,
+            )
+        return _described(settings, started=False, foreign=True)
     use_token(settings)
     address = settings.address or os.environ.get("RAY_ADDRESS")
     if address is not None and address.startswith(("http://", "https://")):
@@ -234,7 +285,7 @@ def _started(settings: RaySettings, *, dashboard: bool) -> Connection:
         )
     except Exception as error:
         raise ClusterError(f"No Ray cluster can be started here: {_first(error)}", address="local") from error
-    return _described(started=True, foreign=False)
+    return _described(settings, started=True, foreign=False)
 
 
 def _joined(address: str, settings: RaySettings) -> Connection:
@@ -250,7 +301,7 @@ def _joined(address: str, settings: RaySettings) -> Connection:
         with contextlib.suppress(Exception):
             ray.shutdown()
         raise _refused(address, error) from error
-    return _described(started=False, foreign=False)
+    return _described(settings, started=False, foreign=False)
 
 
 def _check_reachable(address: str, timeout: float) -> None:
@@ -261,10 +312,9 @@ def _check_reachable(address: str, timeout: float) -> None:
             f"ray.address {address!r} is no address\n"
             "  allowed: auto, local, host:port of the cluster's head, or the http:// URL of its dashboard"
         )
-    try:
-        socket.create_connection((host, int(port)), timeout=timeout).close()
-    except OSError as error:
-        raise _unreachable(address, str(error)) from error
+    why = why_no_head(address, timeout)
+    if why is not None:
+        raise _unreachable(address, why)
 
 
 def _unreachable(address: str, reason: str) -> ClusterError:
@@ -288,7 +338,7 @@ def _refused(address: str, error: Exception) -> ClusterError:
     return ClusterError(f"The Ray cluster at {address} cannot be used: {_first(error)}", address=address)
 
 
-def _described(*, started: bool, foreign: bool) -> Connection:
+def _described(settings: RaySettings, *, started: bool, foreign: bool) -> Connection:
     # Asked of Ray again: it answers with what the connection is made of, without making one.
     context = ray.init(ignore_reinit_error=True, logging_level=logging.ERROR)
     url = context.dashboard_url
@@ -297,6 +347,7 @@ def _described(*, started: bool, foreign: bool) -> Connection:
         started=started,
         foreign=foreign,
         dashboard=url or None,
+        namespace=settings.namespace,
     )
 
 
@@ -329,8 +380,19 @@ def _sums(nodes: list[Mapping[str, float]]) -> dict[str, float]:
     return {name: sum(node.get(name, 0) for node in nodes) for name in dict.fromkeys([*names, *named])}
 
 
+def _own_raylet() -> str | None:
+    """Return where the node of this process listens, as ``host:port``."""
+    own = ray.get_runtime_context().get_node_id()
+    for node in _nodes():
+        if node["NodeID"] == own:
+            return f"{node['NodeManagerAddress']}:{node['NodeManagerPort']}"
+    return None
+
+
 class _Node(TypedDict):
     NodeID: str
+    NodeManagerAddress: str
+    NodeManagerPort: int
     Alive: bool
     Resources: dict[str, float]
 

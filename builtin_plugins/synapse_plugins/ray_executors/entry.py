@@ -17,17 +17,21 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+BoardName = tuple[str, str]
+"""By which workers find the driver's board: its name and its namespace."""
+
+_FETCH_SECONDS = 60.0
 _BOOTSTRAP_NAME = "synapse_bootstrap"
 _BOOTSTRAP = Path(__file__).with_name("bootstrap.py").read_text(encoding="utf-8")
 
 
 class Shipment(NamedTuple):
-    """The code that a worker needs: zip files by digest, as references into Ray's object store."""
+    """The code that a worker needs: zip files by digest, which the board has for those who lack them."""
 
-    paths: tuple[tuple[str, object], ...] = ()
-    """Packages that are imported: digest and reference."""
-    folder: tuple[str, str, object] | None = None
-    """The action's folder: digest, its name and reference."""
+    paths: tuple[str, ...] = ()
+    """Packages that are imported."""
+    folder: tuple[str, str] | None = None
+    """The action's folder: digest and name."""
     wheels: tuple[str, ...] = ()
     """Files in the folder to install, relative to it."""
     installer: str = "pip"
@@ -40,15 +44,20 @@ Packed = tuple[object, ...]
 """A shipment as it travels: a bare tuple, for a class that is sent by value is sent each time."""
 
 
-def run(shipment: Packed, attempt: bytes, board: object) -> Iterator[tuple[object, ...]]:
+Call = tuple[Packed, bytes, "BoardName"]
+"""What a worker is given: the code, the attempt, and where to ask. One value: each costs a serialization."""
+
+
+def run(call: Call) -> Iterator[tuple[object, ...]]:
     """Execute an attempt; what is yielded is told by `remote.run`."""
-    remote, folder, warnings = _ready(shipment)
+    packed, attempt, board = call
+    remote, folder, warnings = _ready(packed, board)
     yield from remote.run(attempt, board, folder=folder, warnings=warnings)
 
 
-def rest_of(shipment: Packed, key: str, position: int | None) -> bytes | None:
+def rest_of(packed: Packed, board: BoardName, key: str, position: int | None) -> bytes | None:
     """Return what a worker of this node wrote of an attempt before it was killed; see `spool.rest_of`."""
-    _ready(shipment)
+    _ready(packed, board)
     spool = importlib.import_module("synapse_plugins.ray_executors.spool")
     found: bytes | None = spool.rest_of(key, position)
     return found
@@ -57,20 +66,35 @@ def rest_of(shipment: Packed, key: str, position: int | None) -> bytes | None:
 class WarmWorker:
     """An actor that executes one attempt after the other."""
 
-    def __init__(self, board: object) -> None:
-        self._board = board
-
-    def run(self, shipment: Packed, attempt: bytes) -> Iterator[tuple[object, ...]]:
+    def run(self, call: Call) -> Iterator[tuple[object, ...]]:
         """Execute an attempt; what is yielded is told by `remote.run`."""
-        yield from run(shipment, attempt, self._board)
+        yield from run(call)
 
 
 class Board:
-    """An actor of the driver's: where its attempts hear that they are to stop."""
+    """An actor of the driver's: where its attempts hear that they are to stop, and find code they lack."""
 
     def __init__(self) -> None:
+        self._code: dict[str, bytes] = {}
+        self._kept = asyncio.Condition()
         self._told: dict[str, float] = {}
         self._waiting: dict[str, asyncio.Future[float | None]] = {}
+
+    async def keep(self, digest: str, data: bytes) -> None:
+        """Have a zip file for those who ask."""
+        async with self._kept:
+            self._code[digest] = data
+            self._kept.notify_all()
+
+    async def drop(self, digest: str) -> None:
+        """Have it no more."""
+        self._code.pop(digest, None)
+
+    async def fetch(self, digest: str) -> bytes:
+        """Return a zip file, which may be on its way yet."""
+        async with self._kept:
+            await asyncio.wait_for(self._kept.wait_for(lambda: digest in self._code), _FETCH_SECONDS)
+            return self._code[digest]
 
     async def wait(self, key: str) -> float | None:
         """Return the grace period in seconds once an attempt is to stop, or None once it is over."""
@@ -94,7 +118,7 @@ class Board:
             waiting.set_result(None)
 
 
-def _ready(packed: Packed) -> tuple[ModuleType, str | None, list[str]]:
+def _ready(packed: Packed, board: BoardName | None = None) -> tuple[ModuleType, str | None, list[str]]:
     """Put the code in its place; returns what runs attempts, the action's folder, and warnings."""
     warnings: list[str] = []
     folder: str | None = None
@@ -105,11 +129,11 @@ def _ready(packed: Packed) -> tuple[ModuleType, str | None, list[str]]:
             lacking = bootstrap.install_missing(
                 shipment.requirements, shipment.installer_options, shipment.installer
             )
-            paths = [_unpacked(bootstrap, digest, reference) for digest, reference in shipment.paths]
+            paths = [_unpacked(bootstrap, digest, board) for digest in shipment.paths]
             warnings.append(bootstrap.add_paths([*paths, lacking] if lacking else paths))
         if shipment.folder is not None:
-            digest, name, reference = shipment.folder
-            folder = f"{_unpacked(bootstrap, digest, reference)}/{name}"
+            digest, name = shipment.folder
+            folder = f"{_unpacked(bootstrap, digest, board)}/{name}"
             if shipment.wheels:
                 wheels = [f"{folder}/{wheel}" for wheel in shipment.wheels]
                 installed = bootstrap.install_wheels(wheels, shipment.installer_options, shipment.installer)
@@ -118,12 +142,16 @@ def _ready(packed: Packed) -> tuple[ModuleType, str | None, list[str]]:
     return remote, folder, [warning for warning in warnings if warning]
 
 
-def _unpacked(bootstrap: ModuleType, digest: str, reference: object) -> str:
+def _unpacked(bootstrap: ModuleType, digest: str, board: BoardName | None) -> str:
     if bootstrap.has(digest):
         return str(bootstrap.path_of(digest))
+    if board is None:
+        raise LookupError(f"there is no code {digest} here")
     import ray
 
-    return str(bootstrap.unpack(digest, ray.get(reference)))  # type: ignore[call-overload]
+    name, namespace = board
+    asked = ray.get_actor(name, namespace).fetch.remote(digest)
+    return str(bootstrap.unpack(digest, ray.get(asked, timeout=2 * _FETCH_SECONDS)))
 
 
 def _bootstrap() -> ModuleType:

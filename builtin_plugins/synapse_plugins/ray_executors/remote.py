@@ -11,7 +11,7 @@ import contextlib
 import os
 import threading
 from io import TextIOBase
-from time import monotonic, time
+from time import monotonic, sleep, time
 from typing import TYPE_CHECKING, Protocol, cast
 
 import msgspec
@@ -80,7 +80,7 @@ class BoardHandle(Protocol):
 
 
 def run(
-    attempt: bytes, board: object, *, folder: str | None, warnings: list[str]
+    attempt: bytes, board: tuple[str, str], *, folder: str | None, warnings: list[str]
 ) -> Iterator[tuple[object, ...]]:
     """
     Execute an attempt.
@@ -118,7 +118,7 @@ def run(
 
         job = ThreadJob(work, task, outlet.send, on_end=on_end)
         done.wait(_AT_ONCE_SECONDS)
-        asked = _Asking(given.key, cast("BoardHandle", board), job)
+        asked = _Asking(given.key, board, job)
         began = monotonic()
         while not done.is_set():
             if worker.spool.written > worker.spool.read or said is not None:
@@ -139,6 +139,9 @@ def run(
     # None where the action was left behind in a call that nothing stops: the driver concludes the run.
     ended = b"" if outcome is None else encode_struct(portable_outcome(outcome))
     yield _hello(said), worker.spool.read, lines, ended
+    if outcome is None:
+        # The thread that was left behind goes with the process: the next attempt gets another.
+        os._exit(1)
 
 
 def _hello(said: Hello | None) -> bytes | None:
@@ -206,11 +209,12 @@ def _is_reached(settings: Mapping[str, object]) -> bool:
 class _Asking:
     """Asks the driver whether the attempt is to stop, once it lasts."""
 
-    def __init__(self, key: str, board: BoardHandle, job: ThreadJob) -> None:
+    def __init__(self, key: str, board: tuple[str, str], job: ThreadJob) -> None:
         self._key = key
         self._board = board
         self._job = job
         self.asked = False
+        self._ended = False
 
     def ask(self) -> None:
         """Ask; the answer comes when there is one."""
@@ -219,24 +223,31 @@ class _Asking:
 
     def forget(self) -> None:
         """Say that the attempt is over, if it was ever asked about."""
+        self._ended = True
         if self.asked:
-            self._board.over.remote(self._key)
+            with contextlib.suppress(Exception):  # it is of use to nobody any more
+                self._handle().over.remote(self._key)
 
     def _hear(self) -> None:
         import ray
         from ray.exceptions import RayError
 
-        while True:
+        while not self._ended:
             try:
-                grace = cast("float | None", ray.get(self._board.wait.remote(self._key)))  # type: ignore[call-overload]
-            except RayError:
-                # The board was on a node that is gone; the driver puts up another.
-                if self._job.wait(1.0) is not None:
-                    return
+                grace = cast("float | None", ray.get(self._handle().wait.remote(self._key)))  # type: ignore[call-overload]
+            except (RayError, ValueError):
+                # Ray starts a board anew whose process has died.
+                sleep(_ASKING_SECONDS)
                 continue
             if grace is not None:
                 self._job.cancel(grace)
             return
+
+    def _handle(self) -> BoardHandle:
+        import ray
+
+        name, namespace = self._board
+        return cast("BoardHandle", ray.get_actor(name, namespace))
 
 
 class _Outlet:

@@ -6,7 +6,6 @@ import threading
 from typing import TYPE_CHECKING
 
 import msgspec
-import ray
 from ray import cloudpickle
 
 from synapse_plugins.ray_executors import entry
@@ -25,6 +24,9 @@ if TYPE_CHECKING:
 cloudpickle.register_pickle_by_value(entry)  # type: ignore[no-untyped-call]
 
 
+_MOST_KEPT = 512 << 20
+
+
 class Cargo(msgspec.Struct, frozen=True):
     """What goes along with an attempt."""
 
@@ -40,7 +42,8 @@ class Shipper:
     def __init__(self, kernel: Kernel, settings: RaySettings) -> None:
         self._kernel = kernel
         self._settings = settings
-        self._references: dict[str, object] = {}
+        self._kept: dict[str, int] = {}
+        """What the connection's board has, and its size; the newest last."""
         self._connection: Connection | None = None
         self._lock = threading.Lock()
 
@@ -49,16 +52,18 @@ class Shipper:
         with self._lock:
             if self._connection is not connection:
                 self._connection = connection
-                self._references.clear()
+                self._kept.clear()
         environment = environment_of(self._settings, task)
         ship = not connection.started if self._settings.ship_code is None else self._settings.ship_code
         paths = code_bundles(self._kernel, task, limit=self._settings.upload_limit) if ship else []
         folder = environment.folder
+        for bundle in (*paths, *([] if folder is None else [folder])):
+            self._keep(bundle, connection)
         return Cargo(
             tuple(
                 Shipment(
-                    paths=tuple((bundle.digest, self._reference(bundle)) for bundle in paths),
-                    folder=None if folder is None else (folder.digest, folder.name, self._reference(folder)),
+                    paths=tuple(bundle.digest for bundle in paths),
+                    folder=None if folder is None else (folder.digest, folder.name),
                     wheels=tuple(environment.wheels),
                     installer=environment.package_manager,
                     installer_options=tuple(environment.package_manager_options),
@@ -69,9 +74,16 @@ class Shipper:
             environment.key,
         )
 
-    def _reference(self, bundle: Bundle) -> object:
+    def _keep(self, bundle: Bundle, connection: Connection) -> None:
+        """Let the board have a bundle, and no more of the oldest than it should hold."""
         with self._lock:
-            found = self._references.get(bundle.digest)
-            if found is None:
-                found = self._references[bundle.digest] = ray.put(bundle.data())
-            return found
+            size = self._kept.pop(bundle.digest, None)
+            if size is None:
+                data = bundle.data()
+                connection.board.keep(bundle.digest, data)
+                size = len(data)
+            self._kept[bundle.digest] = size
+            while sum(self._kept.values()) > _MOST_KEPT and len(self._kept) > 1:
+                oldest = next(iter(self._kept))
+                del self._kept[oldest]
+                connection.board.drop(oldest)

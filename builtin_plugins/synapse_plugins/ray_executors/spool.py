@@ -19,9 +19,9 @@ from time import time
 
 SIZE = 4 << 20
 """Bytes of the ring; who writes more than this ahead of the reader waits."""
-_TOTALS = struct.Struct("<QQ")
+_TOTALS = struct.Struct("=QQ")
 # Where the attempt that writes began, and its key.
-_ATTEMPT = struct.Struct("<Q64s")
+_ATTEMPT = struct.Struct("=Q64s")
 _HEAD = _TOTALS.size + _ATTEMPT.size
 # What was handed on may not have arrived yet: so many bytes of it are kept from being written over.
 _KEPT = SIZE // 4
@@ -45,6 +45,9 @@ class Spool:
             self._map = mmap.mmap(descriptor, _HEAD + SIZE)
         finally:
             os.close(descriptor)
+        # Views: on the way of every event they cost half of what the map itself does.
+        self._ring = memoryview(self._map)[_HEAD:]
+        self._totals = memoryview(self._map)[: _TOTALS.size].cast("Q")
         self.written = 0
         self.read = 0
         # Of all that wakes a thread the cheapest: it is on the way of an event that comes alone.
@@ -61,9 +64,12 @@ class Spool:
         end = self.written + len(data)
         # The usual case, without a loop: it is on the way of every event.
         if end - self.read <= SIZE - _KEPT and (start := self.written % SIZE) + len(data) <= SIZE:
-            start += _HEAD
-            self._map[start : start + len(data)] = data
-            self._publish(end)
+            self._ring[start : start + len(data)] = data
+            # After the bytes themselves: what the number covers is whole, whenever the process ends.
+            self.written = self._totals[0] = end
+            if self._waiting:
+                self._waiting = False
+                self._wake.put(None)
             return
         view = memoryview(data)
         while view:
@@ -74,7 +80,7 @@ class Spool:
                 if self.written - self.read >= SIZE - _KEPT:
                     self._room.wait(0.05)
                 continue
-            self._map[_HEAD + start : _HEAD + start + free] = view[:free]
+            self._ring[start : start + free] = view[:free]
             self._publish(self.written + free)
             view = view[free:]
 
@@ -82,7 +88,7 @@ class Spool:
         """Return what was written and not taken yet, at most so many bytes."""
         data = _piece(self._map, self.read, min(self.written, self.read + most))
         self.read += len(data)
-        _TOTALS.pack_into(self._map, 0, self.written, self.read)
+        self._totals[1] = self.read
         self._room.set()
         return data
 
@@ -111,13 +117,13 @@ class Spool:
 
     def remove(self) -> None:
         """Delete the file."""
+        self._ring.release()
+        self._totals.release()
         self._map.close()
         self.path.unlink(missing_ok=True)
 
     def _publish(self, end: int) -> None:
-        # After the bytes themselves: what the number covers is whole, whenever the process ends.
-        self.written = end
-        _TOTALS.pack_into(self._map, 0, end, self.read)
+        self.written = self._totals[0] = end
         if self._waiting:
             self._waiting = False
             self._wake.put(None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from synapse_plugins.ray_executors.connection import ClusterError, Connection, connect, release
+from synapse_plugins.ray_executors.connection import ClusterError, connect, release
 from synapse_plugins.ray_executors.resources import demand_of
 from synapse_plugins.ray_executors.settings import RaySettings
 from synapse_plugins.ray_executors.shipping import Shipper
@@ -44,13 +44,13 @@ class StreamingExecutor:
         if not connection.announced:
             connection.announced = True
             job.announce(connection.announcement)
-        self.start(job, cargo, demand, connection)
+        self.start(job, cargo, demand)
         return job
 
     def shutdown(self) -> None:
         """Let go of the cluster; one that was started here ends with its last user."""
         release(self)
 
-    def start(self, job: StreamJob, cargo: Cargo, demand: dict[str, float], connection: Connection) -> None:
+    def start(self, job: StreamJob, cargo: Cargo, demand: dict[str, float]) -> None:
         """Find a place for the attempt, and let it begin there."""
         raise NotImplementedError

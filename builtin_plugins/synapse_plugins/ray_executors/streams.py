@@ -31,13 +31,14 @@ if TYPE_CHECKING:
     from synapse_kernel.contracts import Send, Task
     from synapse_kernel.events import Status
     from synapse_plugins.ray_executors.connection import Connection
-    from synapse_plugins.ray_executors.entry import Packed
+    from synapse_plugins.ray_executors.entry import Call, Packed
 
 # Between the worker's own force and killing it.
 FORCE_SECONDS = 3.0
-_LOOK_SECONDS = 1.0
+# So soon is a lost cluster seen, by those whom Ray tells nothing.
+_STEP_SECONDS = 5.0
 _FIRST_LOOK_SECONDS = 0.5
-_RECOVERY_SECONDS = 15.0
+_RECOVERY_SECONDS = 60.0
 _CANCELLED = ErrorInfo(type="RunCancelled", message="the run was cancelled", kind="cancelled")
 
 
@@ -60,9 +61,6 @@ class Placed(Protocol):
     def ended(self, *, broken: bool) -> None:
         """The attempt is over; `broken` is whether its worker can no more be used."""
 
-    def why_waiting(self) -> str | None:
-        """Say why the attempt has not begun, where that is not for want of resources."""
-
 
 class StreamJob:
     """
@@ -81,7 +79,7 @@ class StreamJob:
         autoscaling: bool,
     ) -> None:
         self.key = f"{task.run_id}-{task.attempt}-{os.urandom(4).hex()}"
-        self._connection = connection
+        self.connection = connection
         self._task = task
         self._send = send
         self._demand = demand
@@ -102,6 +100,10 @@ class StreamJob:
         self._ended = threading.Event()
         self._reading = threading.Lock()
         self._state = threading.Lock()
+        # Who looks after those that wait speaks too.
+        self._speaking = threading.Lock()
+        self._verdict: ErrorInfo | None = None
+        connection.waiting.add(self)
 
     @property
     def action(self) -> str:
@@ -113,16 +115,18 @@ class StreamJob:
         """True once there is an outcome, or nobody waits for one."""
         return self._ended.is_set()
 
-    def payload(self) -> bytes:
-        """Return what the worker is given."""
+    def call(self, shipment: Packed) -> Call:
+        """Return what the worker is given, besides the code."""
         # One more: that it runs is told here, before anything that it says.
         task = msgspec.structs.replace(self._task, seq=self._task.seq + 1)
-        return encode_struct(Attempt(task=task, key=self.key, boot=_boot(), cwd=_cwd()))
+        attempt = encode_struct(Attempt(task=task, key=self.key, boot=_boot(), cwd=_cwd()))
+        self._shipment = shipment
+        return shipment, attempt, self.connection.board.put_up()
 
-    def begin(self, place: Placed, stream: Stream, shipment: Packed) -> None:
+    def begin(self, place: Placed, stream: Stream) -> None:
         """Go on with the stream of a worker."""
         with self._state:
-            self._place, self._stream, self._shipment = place, stream, shipment
+            self._place, self._stream = place, stream
             told = self._told
         self._begun.set()
         if told:
@@ -148,16 +152,18 @@ class StreamJob:
             # It has no place yet, and gets none: see `begin`.
             self._begun.set()
             return
+        if self.connection.lost.is_set():
+            return
         if self._hello is None:
             place.kill()
         if first or grace <= 0:
-            self._connection.tell(self.key, grace)
+            self.connection.board.tell(self.key, grace)
             threading.Thread(
                 target=self._force, args=(place, grace), name="synapse-cancel", daemon=True
             ).start()
 
     def _force(self, place: Placed, grace: float) -> None:
-        if not self._ended.wait(max(grace, 0) + FORCE_SECONDS):
+        if not self._ended.wait(max(grace, 0) + FORCE_SECONDS) and not self.connection.lost.is_set():
             place.kill()
 
     def _read(self, deadline: float | None, *, until_started: bool = False) -> None:
@@ -169,34 +175,28 @@ class StreamJob:
             if self._reading.acquire(timeout=-1 if left is None else left):
                 try:
                     if self._outcome is None:
-                        self._step(_LOOK_SECONDS if left is None else min(left, _LOOK_SECONDS))
+                        self._step(_STEP_SECONDS if left is None else min(left, _STEP_SECONDS))
                 finally:
                     self._reading.release()
 
     def _step(self, timeout: float) -> None:
-        """Take what comes next, or look around if nothing comes."""
+        """Take what comes next, if anything comes in time."""
         try:
-            if self._connection.lost.is_set():
+            if self.connection.lost.is_set():
                 self._end(self._lost())
                 return
-            if self._hello is None:
-                timeout = min(timeout, _FIRST_LOOK_SECONDS)
             if self._stream is None:
-                if not self._begun.wait(timeout):
-                    self._look()
-                elif self._told:
-                    self._end(_CANCELLED)
+                if self._begun.wait(timeout) and self._stream is None:
+                    self._end(self._verdict or _CANCELLED)
                 return
             ready, _ = ray.wait([cast("ray.ObjectRefGenerator", self._stream)], timeout=timeout)
             if ready:
                 item = ray.get(cast("ray.ObjectRef[object]", next(self._stream)))
                 self._take(*cast("tuple[bytes | None, int, bytes, bytes | None]", item))
-            else:
-                self._look()
         except StopIteration:
             self._end(ErrorInfo(type="WorkerLost", message="the worker said nothing more", kind="crash"))
         except (RayError, ConnectionError, SystemError) as error:
-            self._end(self._lost() if self._connection.lost.is_set() else error_of(error), error)
+            self._end(error_of(error), error)
 
     def _take(self, hello: bytes | None, position: int, lines: bytes, outcome: bytes | None) -> None:
         if hello is not None:
@@ -211,6 +211,7 @@ class StreamJob:
             self._end(ErrorInfo(type="RunCancelled", message=text, kind="cancelled"))
 
     def _begin_running(self, hello: Hello) -> None:
+        self.connection.waiting.discard(self)
         self._hello = hello
         for warning in hello.warnings:
             self._say(warning, "warning")
@@ -222,20 +223,23 @@ class StreamJob:
             )
         self._tell_state("running")
 
-    def _look(self) -> None:
+    def look(self) -> None:
         """Say why the attempt has not begun yet, and give up on one that never can."""
         if self._hello is not None or monotonic() < self._look_at:
             return
-        self._look_at = monotonic() + _LOOK_SECONDS
-        if not self._autoscaling:
-            why = self._connection.why_impossible(self._demand)
-            if why is not None:
-                self._end(ErrorInfo(type="InfeasibleResources", message=why, kind="executor"))
-                return
-        place = self._place
-        reason = place.why_waiting() if place is not None else "waiting for a worker to be free"
-        reason = reason or self._connection.why_waiting(self._demand)
-        if reason != self._reason:
+        try:
+            why = None if self._autoscaling else self.connection.why_impossible(self._demand)
+            reason = self._place is None and "waiting for a worker to be free"
+            reason = reason or self.connection.why_waiting(self._demand)
+        except (RayError, ConnectionError):
+            return
+        if why is not None:
+            self._verdict = ErrorInfo(type="InfeasibleResources", message=why, kind="executor")
+            self.connection.waiting.discard(self)
+            self._begun.set()
+            if self._place is not None:
+                self._place.kill()
+        elif reason != self._reason:
             self._reason = reason
             self._tell_state("pending", reason)
 
@@ -245,22 +249,30 @@ class StreamJob:
         if not end:
             return
         whole, self._rest = self._rest[:end], self._rest[end:]
-        events = decode_lines(whole)
-        if events[0].seq != self._seq + 1:
-            # The states that were told from here meanwhile have numbers too.
-            for seq, event in enumerate(events, self._seq + 1):
-                force_setattr(event, "seq", seq)
-        self._seq += len(events)
-        self._send(events)
+        self._say_all(decode_lines(whole))
+
+    def _say_all(self, events: list[Event]) -> None:
+        with self._speaking:
+            if events[0].seq != self._seq + 1:
+                # What was told from here meanwhile has numbers too.
+                for seq, event in enumerate(events, self._seq + 1):
+                    force_setattr(event, "seq", seq)
+            self._seq += len(events)
+            self._send(events)
 
     def _end(self, error: ErrorInfo, cause: BaseException | None = None) -> None:
         """Conclude an attempt that its worker did not: first with what that had still said."""
-        place = None if self._connection.lost.is_set() else self._place
+        # A cluster that is gone kills its workers too, and is asked nothing: see `Connection.answers`.
+        place = self._place if self.connection.answers() else None
+        error = self._verdict or (self._lost() if self.connection.lost.is_set() else error)
         # What was stopped before it began has said nothing.
         if place is not None and error.kind == "crash" and not (self._told and self._hello is None):
-            self._recover()
+            with contextlib.suppress(RayError):
+                self._recover()
         status: Status = "failed"
-        if self._told or error.kind == "cancelled" or isinstance(cause, TaskCancelledError):
+        if self._verdict is None and (
+            self._told or error.kind == "cancelled" or isinstance(cause, TaskCancelledError)
+        ):
             status = "cancelled"
             error = _CANCELLED
         if place is not None:
@@ -273,17 +285,20 @@ class StreamJob:
             nodes, position = [self._hello.node], self._position
         else:
             # It was killed before its first word arrived: wherever that was.
-            nodes, position = self._connection.node_ids(), None
+            nodes, position = self.connection.node_ids(), None
         fetch = ray.remote(entry.rest_of)
         references = [
             fetch.options(
                 num_cpus=0,
                 max_retries=0,
                 scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
-            ).remote(cast("Packed", self._shipment), self.key, position)
+            ).remote(cast("Packed", self._shipment), self.connection.board.put_up(), self.key, position)
             for node in nodes
         ]
-        ready, _ = ray.wait(references, num_returns=len(references), timeout=_RECOVERY_SECONDS)
+        ready: list[ray.ObjectRef[bytes | None]] = []
+        deadline = monotonic() + _RECOVERY_SECONDS
+        while len(ready) < len(references) and monotonic() < deadline and not self.connection.lost.is_set():
+            ready, _ = ray.wait(references, num_returns=len(references), timeout=_STEP_SECONDS)
         for reference in ready:
             with contextlib.suppress(RayError):
                 lines = cast("bytes | None", ray.get(reference))
@@ -294,34 +309,34 @@ class StreamJob:
                     return
 
     def _conclude(self, outcome: Outcome, *, broken: bool) -> None:
+        self.connection.waiting.discard(self)
         self._outcome = outcome
         self._ended.set()
+        if self.connection.lost.is_set():
+            return
+        if self._told:
+            self.connection.board.forget(self.key)
         if self._place is not None:
             self._place.ended(broken=broken)
 
     def _lost(self) -> ErrorInfo:
         return ErrorInfo(
             type="ClusterLost",
-            message=f"the Ray cluster at {self._connection.address} does not answer any more",
+            message=f"the Ray cluster at {self.connection.address} does not answer any more",
             kind="executor",
         )
 
     def _tell_state(self, state: Status, detail: str | None = None) -> None:
         task = self._task
-        self._tell(State(task.run_id, 0, time(), task.action, None, state, task.attempt, detail))
+        self._say_all([State(task.run_id, 0, time(), task.action, None, state, task.attempt, detail)])
 
     def _say(self, text: str, context: str) -> None:
         task = self._task
-        self._tell(Message(task.run_id, 0, time(), task.action, None, text, context))
+        self._say_all([Message(task.run_id, 0, time(), task.action, None, text, context)])
 
     def announce(self, text: str) -> None:
         """Say a sentence to the person who watches, before the attempt begins."""
         self._say(text, "info")
-
-    def _tell(self, event: Event) -> None:
-        self._seq += 1
-        force_setattr(event, "seq", self._seq)
-        self._send([event])
 
 
 @cache

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 import ray
 
@@ -12,7 +12,7 @@ from synapse_plugins.ray_executors.streaming_executor import StreamingExecutor
 
 if TYPE_CHECKING:
     from synapse_kernel.kernel import Kernel
-    from synapse_plugins.ray_executors.connection import Connection
+    from synapse_plugins.ray_executors.entry import Call
     from synapse_plugins.ray_executors.shipping import Cargo
     from synapse_plugins.ray_executors.streams import Stream, StreamJob
 
@@ -27,17 +27,30 @@ class RayTaskExecutor(StreamingExecutor):
     def __init__(self, kernel: Kernel) -> None:
         super().__init__(kernel)
         self._function = ray.remote(entry.run)
+        # With their options, which Ray takes its time to look through.
+        self._functions: dict[tuple[object, ...], _Function] = {}
 
-    def start(self, job: StreamJob, cargo: Cargo, demand: dict[str, float], connection: Connection) -> None:
+    def start(self, job: StreamJob, cargo: Cargo, demand: dict[str, float]) -> None:
         """Submit a Ray task."""
+        key = (job.action, cargo.key, *sorted(demand.items()))
+        function = self._functions.get(key)
+        if function is None:
+            function = self._functions[key] = self._configured(job.action, cargo, demand)
+        stream = function.remote(job.call(cargo.shipment))
+        job.begin(_TaskPlace(stream), cast("Stream", stream))
+
+    def _configured(self, action: str, cargo: Cargo, demand: dict[str, float]) -> _Function:
         options = ray_options(demand, self._settings.placement)
         if cargo.runtime_env:
             options["runtime_env"] = cargo.runtime_env
         function = self._function.options(
-            num_returns="streaming", max_retries=0, name=f"synapse:{job.action}", **options
+            num_returns="streaming", max_retries=0, name=f"synapse:{action}", **options
         )
-        stream = function.remote(cargo.shipment, job.payload(), connection.board())
-        job.begin(_TaskPlace(stream), cast("Stream", stream), cargo.shipment)
+        return cast("_Function", function)
+
+
+class _Function(Protocol):
+    def remote(self, call: Call) -> object: ...
 
 
 class _TaskPlace:
@@ -52,7 +65,3 @@ class _TaskPlace:
 
     def ended(self, *, broken: bool) -> None:
         """Do nothing: Ray keeps its workers itself."""
-
-    def why_waiting(self) -> str | None:
-        """Know of no other reason than resources."""
-        return None
