@@ -12,22 +12,15 @@ from synapse_kernel import Kernel, Log, Message, Metrics, Progress, State
 from synapse_kernel.events import FINAL_STATUSES
 from synapse_kernel.testing import RecordedSink
 
-# A forced stop may strike inside a callback of the interpreter's own, which then says that it ignored it.
-pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning")
-
-WAIT = 120
-
 ACTIONS = '''
     import asyncio
     import math
     import os
     import sys
-    import time
-    from pathlib import Path
 
     from pydantic import BaseModel
 
-    from synapse_kernel import BaseAction, RunCancelled, action
+    from synapse_kernel import BaseAction, action
 
 
     class Params(BaseModel):
@@ -115,39 +108,6 @@ ACTIONS = '''
         if ctx.attempt < 3:
             raise OSError(f"attempt {ctx.attempt}")
         return ctx.attempt
-
-
-    @action
-    def polite(params, ctx):
-        """Work until told to stop, then clean up, saying so."""
-        ctx.log_message("started")
-        ctx.end_log()
-        try:
-            while True:
-                ctx.set_progress(1)
-                time.sleep(0.001)
-        finally:
-            ctx.log_message("cleaned up")
-
-
-    class PoliteLater(BaseAction):
-        async def execute(self):
-            self.ctx.log_message("started")
-            self.ctx.end_log()
-            try:
-                await asyncio.sleep(3600)
-            finally:
-                self.ctx.log_message("cleaned up")
-
-
-    @action
-    def busy(params, ctx):
-        """Work without a word: nothing in it looks whether to stop."""
-        ctx.log_message("started")
-        ctx.end_log()
-        n = 0
-        while True:
-            n += 1
 
 
     @action
@@ -287,64 +247,6 @@ def test_retries_try_again_with_one_numbering_of_events(quick: Kernel, target: P
     assert [1, 1, 1, 2, 2, 3, 3] == [e.attempt for e in sink.events if isinstance(e, State)]
     assert ["succeeded"] == sink.final_states
     assert list(range(1, len(sink.events) + 1)) == [e.seq for e in sink.events]
-
-
-@pytest.mark.parametrize("name", ["polite", "polite_later"])
-def test_a_cancelled_action_is_told_and_cleans_up(quick: Kernel, target: Path, executor: str, name: str):
-    run = quick.submit(target, name, executor=executor)
-    stream = iter(run.events())
-    next(e for e in stream if isinstance(e, Message))
-
-    run.cancel(grace=WAIT)
-
-    assert "cancelled" == run.result(WAIT).status
-    assert ["cleaned up"] == [e.text for e in stream if isinstance(e, Message)]
-    assert ["cancelled"] == [e.state for e in run.events() if isinstance(e, State)][2:]
-
-
-def test_a_cancelled_action_that_does_not_look_is_stopped_between_byte_codes(
-    quick: Kernel, target: Path, executor: str
-):
-    run = quick.submit(target, "busy", executor=executor)
-    next(e for e in iter(run.events()) if isinstance(e, Message))
-
-    run.cancel()
-
-    assert "cancelled" == run.result(WAIT).status
-    assert ["pending", "running", "cancelled"] == [e.state for e in run.events() if isinstance(e, State)]
-
-
-@pytest.mark.parametrize("name", ["polite", "polite_later", "busy"])
-def test_a_run_that_takes_longer_than_its_time_out_is_stopped(
-    quick: Kernel, target: Path, executor: str, name: str
-):
-    sink = Keep()
-
-    outcome = quick.run(target, name, executor=executor, timeout=0.5, sinks=[sink])
-
-    assert outcome.error is not None
-    assert ("timed_out", "RunTimedOut", "the run took longer than its 0.5 s", "timeout") == (
-        outcome.status,
-        outcome.error.type,
-        outcome.error.message,
-        outcome.error.kind,
-    )
-    assert ["timed_out"] == sink.final_states
-
-
-def test_a_time_out_is_for_each_attempt_and_is_retried(quick: Kernel, target: Path, executor: str):
-    sink = Keep()
-
-    outcome = quick.run(target, "busy", executor=executor, timeout="200ms", retries=1, sinks=[sink])
-
-    assert ("timed_out", 2) == (outcome.status, outcome.attempts)
-    assert ["pending", "running", "retrying", "running", "timed_out"] == [
-        e.state for e in sink.events if isinstance(e, State)
-    ]
-
-
-def test_a_run_that_ends_in_time_is_not_disturbed(quick: Kernel, target: Path, executor: str):
-    assert "succeeded" == quick.run(target, "double", executor=executor, timeout=WAIT).status
 
 
 def test_a_run_has_a_folder_of_its_own_and_the_variables_that_were_named(
