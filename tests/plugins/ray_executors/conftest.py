@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
+from tests.plugins.ray_executors.heads import Head, end_head, start_head
 
 from synapse_kernel import Kernel
+
 
 @pytest.fixture(scope="session", autouse=True)
 def ray_surroundings() -> Iterator[Path]:
@@ -60,7 +62,7 @@ def ray_settings(ray_surroundings: Path) -> Iterator[dict[str, object]]:
 
 @pytest.fixture
 def ray_kernel(ray_settings: Mapping[str, object]) -> Iterator[Callable[..., Kernel]]:
-    """Return a function that makes a kernel on the session's cluster; keywords are more of its section `ray`."""
+    """Return a function that makes a kernel on the session's cluster; keywords go into its section `ray`."""
     made: list[Kernel] = []
 
     def make(settings: Mapping[str, object] | None = None, **section: object) -> Kernel:
@@ -70,6 +72,17 @@ def ray_kernel(ray_settings: Mapping[str, object]) -> Iterator[Callable[..., Ker
     yield make
     for kernel in made:
         kernel.shutdown()
+
+
+@pytest.fixture(scope="session")
+def head() -> Iterator[Head]:
+    """Return a head with a dashboard, which lasts for the session."""
+    # Short: Ray puts sockets there, whose names have little room.
+    folder = Path(tempfile.mkdtemp(prefix="rj"))
+    process, found = start_head(folder)
+    yield found
+    end_head(process)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture
