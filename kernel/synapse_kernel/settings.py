@@ -8,7 +8,7 @@ nearest above), ``SYNAPSE_*`` variables, what is passed in code or on the comman
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, TypeVar, cast
 
@@ -222,23 +222,45 @@ def _from_environ(source: Mapping[str, str]) -> dict[str, object]:
         parts = name.removeprefix("SYNAPSE_").lower().split("__")
         if parts == ["plugins"]:
             _merge(values, {"plugins": {"only": [p.strip() for p in text.split(",") if p.strip()]}})
-        elif parts == ["store"]:
-            # A URL such as ``sqlite:`` would be a mapping to YAML.
-            values["store"] = text
-        elif parts == ["sinks"]:
-            values["sinks"] = [p.strip() for p in text.split(",") if p.strip()]
         elif parts[0] in KERNEL_KEYS:
-            import yaml
-
-            try:
-                value: object = yaml.safe_load(text)
-            except yaml.YAMLError as error:
-                problem = Problem(name, f"not a YAML value: {text!r}")
-                raise SettingsError("The settings cannot be read:", [problem]) from error
-            for part in reversed(parts):
-                value = {part: value}
-            _merge(values, cast("dict[str, object]", value))
+            _merge(values, _value_of(parts, text, name))
     return values
+
+
+def assigned(assignments: Iterable[str]) -> dict[str, object]:
+    """
+    Return settings from texts like ``ray.address=local``: dotted keys reach inside, values are YAML.
+
+    Raises `SettingsError` for one that has no key or no value, or whose value is no YAML.
+    """
+    values: dict[str, object] = {}
+    for assignment in assignments:
+        key, separator, text = assignment.partition("=")
+        parts = key.strip().split(".")
+        if not separator or not all(parts):
+            problem = Problem(f"--set {assignment}", "expected KEY=VALUE, such as ray.address=local")
+            raise SettingsError("The settings cannot be read:", [problem])
+        _merge(values, _value_of(parts, text, f"--set {key}"))
+    return values
+
+
+def _value_of(parts: list[str], text: str, where: str) -> dict[str, object]:
+    """Return the settings that a text stands for; `where` names it in an error."""
+    if parts == ["store"]:
+        # A URL such as ``sqlite:`` would be a mapping to YAML.
+        return {"store": text}
+    if parts == ["sinks"]:
+        return {"sinks": [p.strip() for p in text.split(",") if p.strip()]}
+    import yaml
+
+    try:
+        value: object = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        problem = Problem(where, f"not a YAML value: {text!r}")
+        raise SettingsError("The settings cannot be read:", [problem]) from error
+    for part in reversed(parts):
+        value = {part: value}
+    return cast("dict[str, object]", value)
 
 
 def _merge(into: dict[str, object], values: Mapping[str, object]) -> None:

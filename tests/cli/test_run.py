@@ -208,7 +208,7 @@ def test_mistakes_on_the_command_line_are_told_in_a_sentence(cli: Cli, greeter: 
     assert (
         2,
         "Executor 'proces' is not registered; did you mean 'process'?\n"
-        "  registered: local, pipeline, process",
+        "  registered: local, pipeline, process, ray-actor, ray-job, ray-pipeline, ray-task",
     ) == _error(cli("run", greeter, "greet", "--executor", "proces"))
     assert (
         2,

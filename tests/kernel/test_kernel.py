@@ -286,8 +286,8 @@ def test_run_plugin_refuses_an_unknown_mode():
         run_plugin(double, "double", {"x": 1}, mode="cloud")
 
 
-def test_a_mode_that_no_executor_serves_says_how_to_get_one(kernel: Kernel):
-    with pytest.raises(UnknownNameError) as caught:
+def test_a_mode_that_no_executor_serves_says_how_to_get_one():
+    with Kernel(without=["ray_executors"]) as kernel, pytest.raises(UnknownNameError) as caught:
         run_plugin(double, "double", {"x": 1}, mode="job", kernel=kernel)
 
     assert (

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from typing import ClassVar
 
 import msgspec
 import pytest
 
 from synapse_kernel import Kernel, Settings, SettingsError, hookimpl, load_settings
+from synapse_kernel.plugins import PluginWarning
+from synapse_kernel.settings import assigned
 
 
 @pytest.fixture
@@ -216,6 +220,34 @@ class Colours(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     shades: int = 3
 
 
+def test_settings_that_are_assigned_are_yaml_under_dotted_keys():
+    found = assigned(
+        ["ray.address=local", "ray.max_workers=2", "grace=1.5", "store=sqlite:/x.db", "sinks=a,b"]
+    )
+
+    assert {
+        "ray": {"address": "local", "max_workers": 2},
+        "grace": 1.5,
+        "store": "sqlite:/x.db",
+        "sinks": ["a", "b"],
+    } == found
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("grace", "--set grace: expected KEY=VALUE, such as ray.address=local"),
+        ("a..b=1", "--set a..b=1: expected KEY=VALUE, such as ray.address=local"),
+        ("grace=[1", "--set grace: not a YAML value: '[1'"),
+    ],
+)
+def test_an_assignment_that_is_none_is_told(assignment: str, message: str):
+    with pytest.raises(SettingsError) as caught:
+        assigned([assignment])
+
+    assert f"The settings cannot be read:\n  {message}" == str(caught.value)
+
+
 class Painter:
     """A plugin that reads its section."""
 
@@ -236,6 +268,35 @@ def test_a_plugin_reads_its_section_as_a_struct():
 
 def test_a_section_that_is_not_there_is_its_defaults():
     assert Colours() == Settings({}).section("painter", Colours)
+
+
+class CheckedPainter:
+    """A plugin that says what its section is."""
+
+    SYNAPSE_SETTINGS: ClassVar[dict[str, str]] = {"painter": f"{__name__}:Colours"}
+
+
+def test_a_section_whose_struct_is_known_is_checked_when_the_kernel_starts(monkeypatch: pytest.MonkeyPatch):
+    # Tests are imported under names that nothing else can import.
+    monkeypatch.setitem(sys.modules, __name__, sys.modules[Colours.__module__])
+
+    with pytest.raises(SettingsError) as caught:
+        Kernel({"painter": {"color": "blue"}}, entry_points=[], plugins=[CheckedPainter()])
+    Kernel({"painter": {"colour": "blue"}}, entry_points=[], plugins=[CheckedPainter()])
+
+    assert ("the settings cannot be used:\n  painter.color: unknown key; did you mean 'colour'?") == str(
+        caught.value
+    )
+
+
+def test_a_section_whose_struct_cannot_be_imported_is_a_warning():
+    class Broken:
+        SYNAPSE_SETTINGS: ClassVar[dict[str, str]] = {"painter": "acme_gone:Colours"}
+
+    with pytest.warns(
+        PluginWarning, match="acme_gone:Colours cannot be imported: No module named 'acme_gone'"
+    ):
+        Kernel({"painter": {"colour": "blue"}}, entry_points=[], plugins=[Broken()])
 
 
 def test_mistakes_in_a_section_are_told_with_its_name():

@@ -47,6 +47,7 @@ class AppState:
         self.without: tuple[str, ...] = ()
         self.strict_plugins = False
         self.settings_file: str | None = None
+        self.set: tuple[str, ...] = ()
         self.json_to: Callable[[object], None] | None = None
         """Where a command under ``--json`` puts its document; errors go there too."""
         self._kernel: Kernel | None = None
@@ -56,9 +57,11 @@ class AppState:
     def settings(self) -> Settings:
         """The settings, read from their files and variables."""
         if self._settings is None:
-            from synapse_kernel.settings import load_settings
+            from synapse_kernel.settings import assigned, load_settings
 
-            self._settings = load_settings(self.settings_file, defaults={"store": "auto"})
+            self._settings = load_settings(
+                self.settings_file, overrides=assigned(self.set), defaults={"store": "auto"}
+            )
         return self._settings
 
     @property
@@ -69,6 +72,13 @@ class AppState:
 
             self._kernel = Kernel(self.settings, without=self.without, strict=self.strict_plugins)
         return self._kernel
+
+    def also_set(self, assignments: tuple[str, ...]) -> None:
+        """Set more settings; a kernel that was made to find the command is made anew."""
+        if assignments:
+            self.close()
+            self.set += assignments
+            self._kernel = self._settings = None
 
     def close(self) -> None:
         """Shut the kernel down, if there is one."""
@@ -187,6 +197,15 @@ def _complete_plugins(ctx: click.Context, _param: click.Parameter, incomplete: s
     expose_value=False,
     callback=_remember,
     help="Read these settings instead of the project's synapse.yaml.",
+)
+@click.option(
+    "--set",
+    multiple=True,
+    metavar="KEY=VALUE",
+    is_eager=True,
+    expose_value=False,
+    callback=_remember,
+    help="Set a setting, such as ray.address=local. Repeatable; also after a command that runs something.",
 )
 @click.option(
     "--version",
