@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from synapse_kernel.control import FORCE_SECONDS, Control
 from synapse_kernel.events import FINAL_STATUSES, Event, State, Status
-from synapse_kernel.opening import Opened, open_sinks
+from synapse_kernel.opening import open_sinks
 from synapse_kernel.runs import conduct
 
 if TYPE_CHECKING:
@@ -122,22 +122,25 @@ class Run:
 
     EVENTS_KEPT = 65_536
 
-    def __init__(self, kernel: Kernel, prepared: Prepared) -> None:
-        self.id = prepared.request.run_id
+    def __init__(self, run_id: str, grace: float) -> None:
+        self.id = run_id
         self._outcome: Outcome | None = None
         self._raised: BaseException | None = None
         self._done = threading.Event()
         self._callbacks: list[Callable[[], None]] = []
         self._lock = threading.Lock()
         self._feed = _Feed(self.id, self.EVENTS_KEPT)
-        self._control = Control(kernel.settings.kernel.grace)
+        self._control = Control(grace)
+
+    @classmethod
+    def start(cls, kernel: Kernel, prepared: Prepared) -> Run:
+        """Start what was prepared."""
+        run = cls(prepared.request.run_id, kernel.settings.kernel.grace)
         opened = open_sinks(kernel, prepared)
         # First: who waits for the end of the run has its last event when the history is written.
-        opened.sinks.insert(0, ("events", self._feed))
-        self._thread = threading.Thread(
-            target=self._drive, args=(kernel, prepared, opened), name=f"synapse-run-{self.id}", daemon=True
-        )
-        self._thread.start()
+        opened.sinks.insert(0, ("events", run._feed))
+        run._begin(lambda: conduct(kernel, prepared, run._control, opened))
+        return run
 
     @property
     def run_id(self) -> str:
@@ -214,16 +217,30 @@ class Run:
         assert self._outcome is not None
         return self._outcome
 
-    def _drive(self, kernel: Kernel, prepared: Prepared, opened: Opened) -> None:
+    def _begin(self, conduct: Callable[[], Outcome]) -> None:
+        """See the run through in a thread of its own."""
+        threading.Thread(
+            target=self._drive, args=(conduct,), name=f"synapse-run-{self.id}", daemon=True
+        ).start()
+
+    def _drive(self, conduct: Callable[[], Outcome]) -> None:
         try:
-            self._outcome = conduct(kernel, prepared, self._control, opened)
+            outcome = conduct()
         except BaseException as error:  # noqa: BLE001 - it is raised again where the outcome is asked for
-            self._raised = error
             if self._feed.status not in FINAL_STATUSES:
                 self._feed.status = "failed"
             # A run that never started, its sinks not to be opened, has no channel that would do it.
             self._feed.close(None)
+            self._settle(raised=error)
+        else:
+            self._settle(outcome)
+
+    def _settle(self, outcome: Outcome | None = None, *, raised: BaseException | None = None) -> None:
+        """Be done, once, and call back those who wait for it."""
         with self._lock:
+            if self.done:
+                return
+            self._outcome, self._raised = outcome, raised
             self._done.set()
             callbacks = self._callbacks
         for callback in callbacks:

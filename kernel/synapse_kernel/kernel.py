@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 from synapse_kernel import hookspecs
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
         Sink,
     )
     from synapse_kernel.control import Live
+    from synapse_kernel.detaching import AttachedRun
     from synapse_kernel.emitter import Pulse
     from synapse_kernel.handles import Run
     from synapse_kernel.owners import Owner
@@ -70,20 +72,25 @@ DEFAULT_STORE = "sqlite"
 """The store that the setting ``auto`` means."""
 
 
-class RunKeywords(TypedDict, total=False):
-    """What `Kernel.run` takes by name."""
+class DetachKeywords(TypedDict, total=False):
+    """What `Kernel.detach` takes by name."""
 
     executor: str | None
     resources: Resources | None
     env: Mapping[str, object] | Iterable[str] | None
     timeout: float | str | timedelta | None
     retries: int
-    sinks: Sequence[object] | None
     checkpoint: JsonObject | None
     job_id: str | None
     tags: Sequence[str]
-    record: bool | None
     place: RunPlace
+
+
+class RunKeywords(DetachKeywords, total=False):
+    """What `Kernel.run` takes by name."""
+
+    sinks: Sequence[object] | None
+    record: bool | None
 
 
 class Kernel:
@@ -109,6 +116,7 @@ class Kernel:
     ) -> None:
         self.settings = settings if isinstance(settings, Settings) else Settings(settings)
         self.live_runs: dict[str, Live] = {}
+        self.attached_runs: dict[str, AttachedRun] = {}
         self._manager = make_manager(hookspecs)
         self._hooks = Hooks(self._manager)
         self._host = PluginHost(self._manager, strict=strict)
@@ -251,6 +259,14 @@ class Kernel:
         block = [*self.settings.kernel.plugins.block, *self._without]
         return {**self.settings.values, "plugins": {**plugins, "block": block}}
 
+    def is_lasting(self, name: str) -> bool:
+        """Tell whether the jobs of an executor outlive the process that submits them."""
+        try:
+            spec = self.registry.get("executors", name).spec
+        except SynapseError:
+            return False
+        return isinstance(spec, ExecutorSpec) and spec.lasting
+
     def executor_for(self, method: str, available: Mapping[str, str] | None = None) -> str:
         """
         Return the name of an executor that serves a config method (local, task, job, serve).
@@ -362,10 +378,13 @@ class Kernel:
     def cancel(self, run_id: str, reason: str = "cancelled", grace: float | None = None) -> bool:
         """Tell a run of this kernel to stop, and with it those that are part of it; False if none is live."""
         live = self.live_runs.get(run_id)
-        if live is None:
-            return False
-        live.control.cancel(reason, grace)
-        return True
+        if live is not None:
+            live.control.cancel(reason, grace)
+            return True
+        attached = self.attached_runs.get(run_id)
+        if attached is not None:
+            attached.cancel(grace, reason=reason)
+        return attached is not None
 
     def cancel_parts(self, run_id: str, reason: str = "cancelled", grace: float | None = None) -> None:
         """Tell the runs that are part of a run to stop."""
@@ -444,7 +463,41 @@ class Kernel:
         from synapse_kernel.handles import Run
         from synapse_kernel.preparation import RunOptions, prepare
 
-        return Run(self, prepare(self, target, action, params, RunOptions(**options)))
+        return Run.start(self, prepare(self, target, action, params, RunOptions(**options)))
+
+    def detach(
+        self,
+        target: object,
+        action: str | None = None,
+        params: object = None,
+        **options: Unpack[DetachKeywords],
+    ) -> str:
+        """
+        Start a run that goes on without this process, and return its id.
+
+        Arguments are those of `run`, but `sinks` and `record`: such a run is always recorded, and its events
+        are kept where it goes on until a process attaches to it. Raises what `run` does for what is wrong
+        before anything starts, `UsageError` for an executor whose jobs do not outlive this process, and what
+        the executor raises that cannot start it; the record says so then.
+        """
+        from synapse_kernel.detaching import detach
+        from synapse_kernel.preparation import RunOptions
+
+        return detach(self, target, action, params, RunOptions(**options, sinks=(), record=True))
+
+    def attach(self, run_id: str, *, sinks: Sequence[object] | None = None) -> AttachedRun:
+        """
+        Look after a run that goes on elsewhere, and return its handle: it was detached, or its process died.
+
+        What it said meanwhile comes first. Its events and outcome go to `sinks`, as in `run`, and into its
+        record. When this kernel shuts down, or the handle's `release` is called, it goes on without.
+
+        Raises `RunNotFoundError`; `RunBusyError` if a process looks after it; `UsageError` if it has ended or
+        ended with its process; and what the executor raises that does not find it: it stays as it was then.
+        """
+        from synapse_kernel.detaching import attach
+
+        return attach(self, run_id, sinks)
 
     def plan(
         self, target: object, action: str | None = None, params: object = None, **options: Unpack[RunKeywords]
@@ -460,11 +513,17 @@ class Kernel:
         return self._closed
 
     def shutdown(self) -> None:
-        """Cancel what still runs and let it end, shut executors and plugins down; once."""
+        """
+        Cancel what still runs and let it end, shut executors and plugins down; once.
+
+        Runs that it attached to go on elsewhere.
+        """
         with self._lock:
             if self._closed:
                 return
             self._closed = True
+        for attached in list(self.attached_runs.values()):
+            attached.release()
         running = list(self.live_runs.values())
         for live in running:
             live.control.cancel("cancelled: the kernel shut down")
@@ -506,6 +565,16 @@ class Kernel:
 
     def _check_sections(self) -> None:
         """Refuse settings that no plugin knows, unless one that is not loaded may know them."""
+        for record in self._host.records:
+            sections = getattr(record.plugin, "SYNAPSE_SETTINGS", ())
+            for name in self.settings.values.keys() & (sections if isinstance(sections, dict) else ()):
+                module, _, attribute = sections[name].partition(":")
+                try:
+                    kind = getattr(import_module(module), attribute)
+                except Exception as error:  # noqa: BLE001 - told again by whoever reads the section
+                    warn(f"Plugin {record.display}: {sections[name]} cannot be imported: {error}")
+                    continue
+                self.settings.section(name, kind)
         if any(record.state != "active" for record in self._host.records):
             return
         known = {s for r in self._host.records for s in getattr(r.plugin, "SYNAPSE_SETTINGS", ())}

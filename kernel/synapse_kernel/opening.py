@@ -18,13 +18,13 @@ from synapse_kernel.serialization import to_jsonable
 from synapse_kernel.settings import state_home
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from synapse_kernel.contracts import JsonObject
     from synapse_kernel.control import Live
     from synapse_kernel.kernel import Kernel
     from synapse_kernel.preparation import Prepared
-    from synapse_kernel.stores import RunStore
+    from synapse_kernel.stores import RunRecord, RunStore
 
 Wish: TypeAlias = Literal["required", "wanted", "off"]
 """Whether a run is recorded; one that is required does not start without."""
@@ -58,8 +58,7 @@ def open_sinks(kernel: Kernel, prepared: Prepared) -> Opened:
     default = kernel.settings.kernel.sinks or () if parent is None else ()
     asked = prepared.sinks if prepared.sinks is not None else default
     asked = [asked] if isinstance(asked, str) else asked
-    # Not in a set: a sink need not have a hash.
-    wanted = [sink for sink in asked if sink not in ("none", RECORDER)]
+    wanted = _wanted(asked)
     # A kernel that was shut down has closed its store, and starts nothing that would be worth a record.
     wish: Wish = "off" if kernel.closed else _wish(prepared, parent, named=RECORDER in asked)
     store = _store_for(kernel, wish)
@@ -78,6 +77,72 @@ def open_sinks(kernel: Kernel, prepared: Prepared) -> Opened:
             _close(opened, info, error)
             raise
     return opened
+
+
+def reopen_sinks(kernel: Kernel, record: RunRecord, sinks: Sequence[object] | None) -> Opened:
+    """
+    Open the sinks of a recorded run that this process looks after from now on, the history last.
+
+    Raises `SynapseError` for a bad one, and `StoreError` for a history that cannot be written.
+    """
+    info = info_of(kernel, record)
+    info.__dict__["attached"] = True
+    asked = sinks if sinks is not None else kernel.settings.kernel.sinks or ()
+    asked = [asked] if isinstance(asked, str) else asked
+    opened = Opened(sinks=kernel.open_sinks(_wanted(asked), info))
+    try:
+        _record(kernel, store_of(kernel), opened, info, "required")
+    except BaseException as error:
+        _close(opened, info, error)
+        raise
+    return opened
+
+
+def store_of(kernel: Kernel) -> RunStore:
+    """Return the store in which a run must be; raises what `Kernel.store` does, and `UsageError` for none."""
+    store = _store_for(kernel, "required")
+    assert store is not None
+    return store
+
+
+def has_record(info: RunInfo) -> bool:
+    """Tell whether a run is in the store before its sinks are opened: it goes on, or is attached to."""
+    return info.attempt > 1 or "attached" in info.__dict__
+
+
+def info_of(kernel: Kernel, record: RunRecord) -> RunInfo:
+    """Describe a recorded run for sinks."""
+    info = RunInfo(
+        run_id=record.run_id,
+        action=record.action,
+        target=record.target,
+        executor=record.executor,
+        params=record.params,
+        started=record.started or record.created,
+        job_id=record.job_id,
+        kind=record.kind,
+        parent=record.parent,
+        root=record.root,
+        node=record.node,
+        tags=tuple(record.tags),
+        masked=tuple(record.masked),
+        resources=record.resources,
+        timeout=record.timeout,
+        retries=record.retries,
+        env_names=tuple(record.env_names),
+        work_dir=record.work_dir,
+        definition=record.definition,
+        cached_from=record.cached_from,
+        attempt=record.attempt,
+    )
+    info.__dict__["kernel"] = kernel
+    return info
+
+
+def _wanted(asked: Sequence[object]) -> list[object]:
+    """Return the sinks to open of those that were asked for, the history apart."""
+    # Not in a set: a sink need not have a hash.
+    return [sink for sink in asked if sink not in ("none", RECORDER)]
 
 
 def _parent_of(kernel: Kernel, prepared: Prepared) -> Live | None:
@@ -198,9 +263,15 @@ def _store_for(kernel: Kernel, wish: Wish) -> RunStore | None:
 
 def _claimed(kernel: Kernel, store: RunStore, opened: Opened, info: RunInfo) -> RunInfo:
     """Take over the record of a run that goes on, and describe its next attempt."""
-    changes = {"executor": info.executor, "cwd": working_folder(), "cached_from": info.cached_from}
+    lasting = kernel.is_lasting(info.executor)
+    changes = {
+        "executor": info.executor,
+        "lasting": lasting,
+        "cwd": working_folder(),
+        "cached_from": info.cached_from,
+    }
     try:
-        record = store.claim(info.run_id, kernel.owner, changes=changes)
+        record = store.claim(info.run_id, kernel.owner, changes=changes, elsewhere=lasting)
     except SynapseError:
         raise
     except Exception as error:

@@ -32,6 +32,8 @@ class ExecutorSpec(Spec, frozen=True, kw_only=True):
     methods: tuple[str, ...] = ()
     lasting: bool = False
     """True if its jobs outlive the process that submits them: it is a `LastingExecutor`."""
+    pipelines: bool = False
+    """True if it runs whole pipelines elsewhere, and no actions: a `PipelineHost` named ``NAME-pipeline``."""
 
 
 class SinkSpec(Spec, frozen=True, kw_only=True):

@@ -24,7 +24,7 @@ from synapse_kernel.owners import Owner
 LEASE_SECONDS = 120.0
 """How long a process that cannot be looked at may be silent before its runs count as crashed."""
 
-CHANGEABLE = ("executor", "cached_from", "cwd", "commit", "environment")
+CHANGEABLE = ("executor", "lasting", "cached_from", "cwd", "commit", "environment")
 """The fields of a `RunRecord` that may be others for its next attempt."""
 
 
@@ -45,13 +45,18 @@ class RunNotFoundError(SynapseError):
 
 
 class RunBusyError(SynapseError):
-    """A run was asked to go on that another process, `owner`, runs at this moment."""
+    """
+    A run was asked to go on, or to be deleted, that goes on at this moment.
 
-    def __init__(self, run_id: str, owner: Owner) -> None:
+    `owner` is the process that has it; None where it goes on elsewhere and no process looks after it.
+    """
+
+    def __init__(self, run_id: str, owner: Owner | None) -> None:
         self.run_id = run_id
         self.owner = owner
+        where = f"is running in process {owner.pid} on {owner.host}" if owner else "goes on elsewhere"
         super().__init__(
-            f"Run {run_id} is running in process {owner.pid} on {owner.host}\n"
+            f"Run {run_id} {where}\n"
             f"  watch it with: synapse-kernel runs watch {run_id}\n"
             f"  stop it with:  synapse-kernel runs cancel {run_id}"
         )
@@ -83,6 +88,8 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     created: datetime
     kind: RunKind = "action"
     executor: str = "local"
+    lasting: bool = False
+    """True if the executor's jobs outlive the process that submits them."""
     params: JsonObject = {}
     masked: list[str] = []
     """Params whose value was secret, as dotted paths: to run it again they must be given again."""
@@ -120,9 +127,14 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     last_seq: int = 0
     """The number of its last recorded event."""
     owner: Owner | None = None
-    """The process that ran it last."""
+    """The process that ran it last; None for a run that goes on elsewhere, without a process of ours."""
     error: str | None = None
     """One line of what went wrong, if something did."""
+
+    @property
+    def detached(self) -> bool:
+        """True for a recorded run that goes on elsewhere: its events wait there until a process attaches."""
+        return self.owner is None
 
 
 class RunEnd(msgspec.Struct, frozen=True, kw_only=True):
@@ -201,6 +213,7 @@ class RunStore(Protocol):
         *,
         lease: float = LEASE_SECONDS,
         changes: Mapping[str, object] = MappingProxyType({}),
+        elsewhere: bool = False,
     ) -> RunRecord:
         """
         Take a run over for its next attempt, and return it as it is from now on.
@@ -209,7 +222,26 @@ class RunStore(Protocol):
         finished, error, outcome and a request to cancel are cleared; events, checkpoints and children stay.
         `changes` are fields of the record, of those in `CHANGEABLE`, that are others for this attempt. Of
         two processes that claim the same run one wins. Raises `RunBusyError` if its owner lives, even where
-        that is `owner` itself, `RunNotFoundError`, and `ValueError` for a change of another field.
+        that is `owner` itself, and if it goes on elsewhere, unless the caller knows that it does no more and
+        says so by `elsewhere`; `RunNotFoundError`; and `ValueError` for a change of another field.
+        """
+
+    def release(self, run_id: str, owner: Owner) -> None:
+        """
+        Give up a run that goes on elsewhere: it has no owner then, and is never taken for crashed.
+
+        Nothing else of it changes, but for a final state without an outcome: it is ``running`` again. Does
+        nothing where `owner` does not hold it. Raises `RunNotFoundError`.
+        """
+
+    def adopt(self, run_id: str, owner: Owner, *, lease: float = LEASE_SECONDS) -> RunRecord:
+        """
+        Look after a run that goes on elsewhere, and return it as it is from now on.
+
+        In one step: its owner becomes the caller. Attempt, events, status and a request to cancel stay; what
+        was taken for crashed is ``running`` again. Of two processes that adopt the same run one wins. Raises
+        `RunBusyError` if its owner lives, even where that is `owner` itself, `RunNotFoundError`, and
+        `StoreError` if it has its outcome.
         """
 
     def append(self, run_id: str, events: Sequence[Event]) -> None:
@@ -304,7 +336,8 @@ class RunStore(Protocol):
         """
         Say that a process is alive.
 
-        A run of it that was taken for crashed meanwhile, and that no one claimed, is ``running`` again.
+        A run of it that was taken for crashed meanwhile, and that no one claimed, is ``running`` again. One
+        that was taken to go on elsewhere, and that no one adopted, is its own again.
         """
 
     def forget(self, owner: Owner) -> None:
@@ -313,6 +346,9 @@ class RunStore(Protocol):
     def reap(self, *, lease: float = LEASE_SECONDS) -> list[str]:
         """
         Mark as ``crashed`` the runs whose process is dead, and return their ids.
+
+        Those that are `lasting` go on elsewhere without it: they have no owner from then on, as if it had
+        released them, and are not among the ids. A run without an owner is left as it is.
 
         Dead is a process that `synapse_kernel.owners.is_alive` says is; where that cannot tell (another
         machine, another namespace of process ids), one whose last heartbeat is older than `lease` seconds by

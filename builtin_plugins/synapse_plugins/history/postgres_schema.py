@@ -95,5 +95,8 @@ DELETE FROM checkpoints WHERE run IS NOT NULL AND run NOT IN (SELECT id FROM run
 CREATE INDEX checkpoints_by_run ON checkpoints (run) WHERE run IS NOT NULL;
 """
 
-MIGRATIONS = (_V1, _V2)
+# The values 2 and 3 of `open`, which an older version would take for an end.
+_V3 = "COMMENT ON COLUMN runs.open IS 'see sqlite_schema; 2 and 3: it goes on elsewhere'"
+
+MIGRATIONS = (_V1, _V2, _V3)
 VERSION = len(MIGRATIONS)

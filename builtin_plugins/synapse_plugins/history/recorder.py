@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, TypeVar, cast
 from weakref import WeakKeyDictionary, ref
 
 from synapse_kernel.errors import UsageError
-from synapse_kernel.opening import working_folder
+from synapse_kernel.events import FINAL_STATUSES
+from synapse_kernel.opening import has_record, working_folder
 from synapse_kernel.stores import RunNotFoundError, RunRecord, RunStore, end_of
 from synapse_plugins.history.surroundings import commit_of, environment_id, environment_of
 
@@ -73,8 +74,9 @@ class Recorder:
         self._told = False
         self.retry_seconds = 0.0
         """How long to wait before the next try."""
-        if run.attempt == 1:
-            store.start(_record(run, store), kernel.owner)
+        self._owner = kernel.owner
+        if not has_record(run):
+            store.start(_record(run, store, lasting=kernel.is_lasting(run.executor)), kernel.owner)
         self._heart = _heart_of(kernel, store)
         self._heart.begin(self._run_id)
 
@@ -113,7 +115,14 @@ class Recorder:
         return written
 
     def close(self, outcome: Outcome) -> None:
-        """Write what is waiting and the outcome, together."""
+        """
+        Write what is waiting and the outcome, together.
+
+        With one that is not final the run goes on elsewhere: this process gives it up.
+        """
+        if outcome.status not in FINAL_STATUSES:
+            self._give_up()
+            return
         with self._writing:
             with self._lock:
                 waiting, self._waiting = self._waiting, []
@@ -126,6 +135,14 @@ class Recorder:
                 written = True
             finally:
                 self._heart.end(self._run_id, recorded=written)
+
+    def _give_up(self) -> None:
+        with self._writing:
+            self._write(len(self._waiting))
+            with self._lock:
+                # Not later: who attaches next is told again of what could not be written.
+                self._waiting = []
+            self._store.release(self._run_id, self._owner)
 
     def _write(self, count: int) -> bool:
         """Write the first events that wait, `count` or more; False if they cannot be written."""
@@ -236,7 +253,7 @@ class Heart:
 
     def _live(self) -> None:
         kernel = self._kernel()
-        if kernel is not None and kernel.live_runs:
+        if kernel is not None and (kernel.live_runs or kernel.attached_runs):
             self._store.heartbeat(self._owner)
 
     def _hear(self) -> None:
@@ -244,7 +261,7 @@ class Heart:
         if kernel is None:
             self._closed.set()
             return
-        if not kernel.live_runs:
+        if not kernel.live_runs and not kernel.attached_runs:
             return
         # Kept until each was told: the store says it once.
         self._asked += self._store.cancel_requests(self._owner)
@@ -307,7 +324,7 @@ def _after_fork() -> None:
 os.register_at_fork(after_in_child=_after_fork)
 
 
-def _record(run: RunInfo, store: RunStore) -> RunRecord:
+def _record(run: RunInfo, store: RunStore, *, lasting: bool) -> RunRecord:
     environment = environment_id()
     if (store.url, environment) not in _known_environments:
         if not store.has_environment(environment):
@@ -321,6 +338,7 @@ def _record(run: RunInfo, store: RunStore) -> RunRecord:
         created=run.started,
         kind=run.kind,
         executor=run.executor,
+        lasting=lasting,
         params=_plain(run.params),
         masked=list(run.masked),
         resources=run.resources,

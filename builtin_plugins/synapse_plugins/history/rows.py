@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias, get_args
 
 import msgspec
 
-from synapse_kernel.events import Event, State, Status, encode_event
+from synapse_kernel.events import FINAL_STATUSES, Event, State, Status, encode_event
 from synapse_kernel.owners import Owner
 from synapse_kernel.stores import RunRecord
 
@@ -25,10 +25,27 @@ _KINDS = {kind: str(kind.__struct_config__.tag) for kind in get_args(Event)}
 _encode = msgspec.json.Encoder().encode
 _decode_record = msgspec.json.Decoder(RunRecord).decode
 
+
+class _Lasting(msgspec.Struct):
+    lasting: bool = False
+
+
+_decode_lasting = msgspec.json.Decoder(_Lasting).decode
+
 OWNER = "o.token, o.host, o.pid, o.started, o.boot, o.namespace"
-RECORD = f"coalesce(r.body, d.body), r.status, r.attempt, r.started, r.finished, r.last_seq, r.error, {OWNER}"
+RECORD = (
+    "coalesce(r.body, d.body), r.status, r.attempt, r.started, r.finished, r.last_seq, r.error, r.open, "
+    f"{OWNER}"
+)
 """The columns of a record, from `JOINED`."""
 JOINED = "runs r JOIN owners o ON o.key = r.owner LEFT JOIN details d ON d.run = r.key"
+
+LEFT, GIVEN_UP = 2, 3
+"""What `open` is for a run that goes on elsewhere: its owner is dead, or has given it up."""
+RUNNING_AGAIN = (
+    f"CASE WHEN status IN ({', '.join(map(repr, sorted(FINAL_STATUSES)))}) THEN 'running' ELSE status END"
+)
+"""The status of a run that turns out not to have ended."""
 
 LARGE = 2000
 """Bytes of a record's body beyond which it is kept apart."""
@@ -116,7 +133,7 @@ def owner_of(row: Sequence[Value]) -> Owner:
 
 def record_of(row: Sequence[Value], definition: Value = None) -> RunRecord:
     """Make a record of the columns `RECORD`."""
-    body, status, attempt, started, finished, last_seq, error, *owner = row
+    body, status, attempt, started, finished, last_seq, error, is_open, *owner = row
     return msgspec.structs.replace(
         _decode_record(body),  # type: ignore[arg-type]
         status=status,
@@ -125,9 +142,14 @@ def record_of(row: Sequence[Value], definition: Value = None) -> RunRecord:
         finished=moment(finished),  # type: ignore[arg-type]
         last_seq=last_seq,
         error=error,
-        owner=owner_of(owner),
+        owner=None if is_open in {LEFT, GIVEN_UP} else owner_of(owner),
         definition=None if definition is None else msgspec.json.decode(definition),  # type: ignore[arg-type]
     )
+
+
+def is_lasting(body: Value) -> bool:
+    """Tell from the body of a record whether the run outlives its process."""
+    return _decode_lasting(body).lasting  # type: ignore[arg-type]
 
 
 def event_rows(key: int, events: Sequence[Event]) -> list[tuple[int, str, bytes]]:
@@ -143,7 +165,7 @@ def moved_on(kept: Kept, events: Sequence[Event]) -> Kept:
     another one goes on with. Nor does one of a run that has ended.
     """
     status, attempt, started = kept.status, kept.attempt, kept.started
-    if kept.open == 1:
+    if kept.open:
         for event in events:
             if isinstance(event, State) and event.attempt >= attempt:
                 status, attempt = event.state, event.attempt

@@ -10,44 +10,27 @@ sets), or 0. What differs is behind the abstract methods.
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-import msgspec
-
-from synapse_kernel.owners import is_alive
-from synapse_kernel.stores import CHANGEABLE, LEASE_SECONDS, RunBusyError, RunNotFoundError, StoreError
+from synapse_kernel.stores import RunBusyError, StoreError
 from synapse_plugins.history import rows
-from synapse_plugins.history.rows import OWNER, Kept, Value
-from synapse_plugins.history.sql_reading import UNDER, SqlReader, Transaction
+from synapse_plugins.history.sql_ownership import SqlOwnership
+from synapse_plugins.history.sql_reading import UNDER
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from contextlib import AbstractContextManager
 
     from synapse_kernel.events import Event
     from synapse_kernel.owners import Owner
     from synapse_kernel.stores import Environment, RunEnd, RunRecord
+    from synapse_plugins.history.rows import Kept, Value
+    from synapse_plugins.history.sql_reading import Transaction
 
-_OWNED = "runs r JOIN owners o ON o.key = r.owner"
 _DAY = 86_400_000_000
-_NOW = "o.seen, o.ticks, o.gone, micros_now(), ticks_now()"
 
 
-class SqlStore(SqlReader):
+class SqlStore(SqlOwnership):
     """A `RunStore` over a connection that a subclass opens."""
-
-    for_update = ""
-    """What makes a SELECT keep its rows of `runs` from other transactions until this one ends."""
-
-    @abstractmethod
-    def _writing(self) -> AbstractContextManager[Transaction]:
-        """Enter a transaction that is committed at the end, or rolled back by an error."""
-
-    @abstractmethod
-    def _silence(self, owner: Owner, row: Sequence[Value]) -> float:
-        """Return the seconds since a process was heard of, from the columns seen, ticks and both clocks."""
 
     def _add_events(self, tx: Transaction, kept: Kept, events: Sequence[Event]) -> None:
         tx.executemany(
@@ -97,54 +80,6 @@ class SqlStore(SqlReader):
                     [(added[0], tag) for tag in tags],
                 )
 
-    def claim(
-        self,
-        run_id: str,
-        owner: Owner,
-        *,
-        lease: float = LEASE_SECONDS,
-        changes: Mapping[str, object] = MappingProxyType({}),
-    ) -> RunRecord:
-        """Take a run over for its next attempt; raises `RunBusyError` and `RunNotFoundError`."""
-        fixed = sorted(set(changes) - set(CHANGEABLE))
-        if fixed:
-            raise ValueError(
-                f"{', '.join(fixed)}: not what an attempt changes; that is {', '.join(CHANGEABLE)}"
-            )
-        with self._writing() as tx:
-            # First the run alone: one who had to wait for it would be shown an owner of before.
-            kept = self._kept(tx, run_id)
-            key = kept.key
-            holder = tx.execute(f"SELECT {OWNER}, {_NOW} FROM {_OWNED} WHERE r.key = ?", (key,)).fetchone()
-            assert holder is not None
-            if kept.open is not None and self._lives(holder, lease):
-                raise RunBusyError(run_id, rows.owner_of(holder[:6]))
-            tx.execute(
-                "UPDATE runs SET status = 'pending', attempt = attempt + 1, started = NULL, finished = NULL, "
-                "error = NULL, "
-                "reusable = NULL, outcome = NULL, open = 1, owner = ? WHERE key = ?",
-                (self._heard(tx, owner), key),
-            )
-            tx.execute("DELETE FROM cancels WHERE run = ?", (key,))
-            if changes:
-                self._change(tx, key, run_id, changes)
-            claimed = self._record(tx, run_id)
-        assert claimed is not None
-        return claimed
-
-    def _change(self, tx: Transaction, key: int, run_id: str, changes: Mapping[str, object]) -> None:
-        record = self._record(tx, run_id)
-        assert record is not None
-        body = rows.fixed_part(msgspec.structs.replace(record, **changes))
-        small = len(body) <= rows.LARGE
-        tx.execute("UPDATE runs SET body = ? WHERE key = ?", (body if small else None, key))
-        if not small:
-            tx.execute(
-                "INSERT INTO details (run, body) VALUES (?, ?) "
-                "ON CONFLICT (run) DO UPDATE SET body = excluded.body",
-                (key, body),
-            )
-
     def append(self, run_id: str, events: Sequence[Event]) -> None:
         """Add events of one run, in order; raises `RunNotFoundError`."""
         if not events:
@@ -175,8 +110,8 @@ class SqlStore(SqlReader):
         with self._writing() as tx:
             kept = self._kept(tx, end.run_id)
             if end.attempt < kept.attempt:
-                if kept.open == 1:
-                    raise RunBusyError(end.run_id, self._owner(tx, kept.key))
+                if kept.open:
+                    raise RunBusyError(end.run_id, self._holder(tx, kept.key, kept.open))
                 raise StoreError(
                     f"The end of attempt {end.attempt} of run {end.run_id} comes too late: "
                     f"attempt {kept.attempt} of it is {kept.status} in {self.url}",
@@ -215,8 +150,8 @@ class SqlStore(SqlReader):
                 found = tx.execute(
                     f"SELECT r.open FROM runs r WHERE r.key = ?{self.for_update}", (key,)
                 ).fetchone()
-                if found == (1,):
-                    raise RunBusyError(str(run), self._owner(tx, key))
+                if found is not None and found[0]:
+                    raise RunBusyError(str(run), self._holder(tx, key, found[0]))
             keys = [(key,) for key, _ in going]
             self._drop_events(tx, keys)
             for table in ("tags", "cancels", "details"):
@@ -262,118 +197,3 @@ class SqlStore(SqlReader):
                     "DELETE FROM checkpoints WHERE scope = ? AND key = ?",
                     [(scope, rows.text(key)) for key in keys],
                 )
-
-    def request_cancel(self, run_id: str, reason: str = "cancelled") -> bool:
-        """Ask the process of a run that has not ended to stop it; False if it has; `RunNotFoundError`."""
-        with self._writing() as tx:
-            kept = self._kept(tx, run_id)
-            if kept.open != 1:
-                return False
-            tx.execute(
-                "INSERT INTO cancels (run, reason) VALUES (?, ?) "
-                "ON CONFLICT (run) DO UPDATE SET reason = excluded.reason",
-                (kept.key, rows.text(reason)),
-            )
-            return True
-
-    def cancel_requests(self, owner: Owner) -> list[tuple[str, str]]:
-        """Return the runs of a process that were asked to stop, with the reason; each is told once."""
-        asked = (
-            "SELECT c.run, r.id FROM cancels c JOIN runs r ON r.key = c.run JOIN owners o ON o.key = r.owner "
-            "WHERE o.token = ? AND r.open = 1 ORDER BY c.run"
-        )
-        with self._reading() as tx:
-            if tx.execute(asked, (owner.token,)).fetchone() is None:
-                return []
-        told: list[tuple[str, str]] = []
-        with self._writing() as tx:
-            for key, run_id in tx.execute(asked, (owner.token,)).fetchall():
-                taken = tx.execute("DELETE FROM cancels WHERE run = ? RETURNING reason", (key,)).fetchone()
-                if taken is not None:
-                    told.append((str(run_id), str(taken[0])))
-        return told
-
-    def heartbeat(self, owner: Owner) -> None:
-        """Say that a process is alive; a run of it that was taken for crashed is ``running`` again."""
-        with self._writing() as tx:
-            tx.execute(
-                "UPDATE runs SET open = 1, status = 'running', finished = NULL, error = NULL "
-                "WHERE open = 0 AND owner = ?",
-                (self._heard(tx, owner),),
-            )
-
-    def forget(self, owner: Owner) -> None:
-        """Say that a process has ended its last run and will say nothing more."""
-        with self._writing() as tx:
-            tx.execute("UPDATE owners SET gone = 1 WHERE token = ?", (owner.token,))
-
-    def reap(self, *, lease: float = LEASE_SECONDS) -> list[str]:
-        """Mark as ``crashed`` the runs whose process is dead, and return their ids."""
-        running = (
-            f"SELECT o.key, {OWNER}, {_NOW} FROM owners o "
-            "WHERE o.key IN (SELECT owner FROM runs WHERE open = 1) ORDER BY o.key"
-        )
-        with self._reading() as tx:
-            if all(self._lives(row[1:], lease) for row in tx.execute(running).fetchall()):
-                return []
-        reaped: list[str] = []
-        with self._writing() as tx:
-            for key, *holder in tx.execute(running).fetchall():
-                if self._lives(holder, lease):
-                    continue
-                dead = rows.owner_of(holder[:6])
-                found = tx.execute(
-                    "SELECT r.key, r.id, r.created, r.started, r.touched FROM runs r "
-                    f"WHERE r.open = 1 AND r.owner = ? ORDER BY r.key{self.for_update}",
-                    (key,),
-                ).fetchall()
-                error = rows.text(f"its process, {dead.pid} on {dead.host}, ended before it did")
-                # They all ended with their process: at the last that any of them, or it, was heard of.
-                last = max(int(t or 0) for t in (holder[6], *(t for _, _, *times in found for t in times)))
-                tx.executemany(
-                    "UPDATE runs SET open = 0, status = 'crashed', finished = ?, error = ? WHERE key = ?",
-                    [(last, error, run) for run, *_ in found],
-                )
-                reaped += [str(run_id) for _, run_id, *_ in found]
-        return reaped
-
-    def _heard(self, tx: Transaction, owner: Owner, recent: int = 1_000_000) -> Value:
-        """Note that a process is alive, unless it was within the last microseconds, and return its key."""
-        found = tx.execute(
-            "SELECT key FROM owners WHERE token = ? AND gone = 0 "
-            "AND seen > micros_now() - ? AND seen <= micros_now()",
-            (owner.token, recent),
-        ).fetchone()
-        if found is not None:
-            return found[0]
-        found = tx.execute(
-            "INSERT INTO owners (token, host, pid, started, boot, namespace, seen, ticks) "
-            "VALUES (?, ?, ?, ?, ?, ?, micros_now(), ticks_now()) ON CONFLICT (token) "
-            "DO UPDATE SET seen = excluded.seen, ticks = excluded.ticks, gone = 0 RETURNING key",
-            (owner.token, rows.text(owner.host), owner.pid, owner.started, owner.boot, owner.namespace),
-        ).fetchone()
-        assert found is not None
-        return found[0]
-
-    def _lives(self, row: Sequence[Value], lease: float) -> bool:
-        """Tell whether a process lives, from its columns and `_NOW`."""
-        owner, (seen, ticks, gone, *clocks) = rows.owner_of(row[:6]), row[6:]
-        if gone:
-            return False
-        alive = is_alive(owner)
-        return self._silence(owner, (seen, ticks, *clocks)) <= lease if alive is None else alive
-
-    def _kept(self, tx: Transaction, run_id: str) -> Kept:
-        found = tx.execute(
-            "SELECT r.key, r.open, r.status, r.attempt, r.started, r.last_seq, r.root FROM runs r "
-            f"WHERE r.id = ?{self.for_update}",
-            (rows.text(run_id),),
-        ).fetchone()
-        if found is None:
-            raise RunNotFoundError(run_id, url=self.url)
-        return Kept(*found)  # type: ignore[arg-type]
-
-    def _owner(self, tx: Transaction, key: Value) -> Owner:
-        found = tx.execute(f"SELECT {OWNER} FROM {_OWNED} WHERE r.key = ?", (key,)).fetchone()
-        assert found is not None
-        return rows.owner_of(found)

@@ -5,8 +5,9 @@ What is in a step never changes once it was released: files of that version exis
 since the Unix epoch; bodies are JSON as msgspec writes it.
 
 A run is one row, since each page that a transaction touches is a write of its own. One covering index, newest
-first, answers every listing. `open` is 1 for a run that has not ended, 0 for one that was taken for crashed,
-NULL for one with an outcome. `body` is what never changes of a run.
+first, answers every listing. `open` is 1 for a run that its owner has, 0 for one that was taken for crashed,
+NULL for one with an outcome; 2 and 3 for one that goes on elsewhere, because its owner is dead or has given
+it up. `body` is what never changes of a run.
 """
 
 from __future__ import annotations
@@ -103,5 +104,8 @@ _V3 = (
     "CREATE INDEX checkpoints_by_run ON checkpoints (run) WHERE run IS NOT NULL",
 )
 
-MIGRATIONS = (_V1, _V2, _V3)
+# The values 2 and 3 of `open`, which an older version would take for an end.
+_V4 = ()
+
+MIGRATIONS = (_V1, _V2, _V3, _V4)
 VERSION = len(MIGRATIONS)

@@ -15,7 +15,10 @@ from synapse_kernel.cli.running import (
     read_layers,
     read_resources,
     read_variables,
+    refuse_with_detach,
     see_through,
+    settings_option,
+    tell_detached,
     verbosity_of,
     verbosity_options,
 )
@@ -29,6 +32,7 @@ Examples:
   synapse-kernel run ./my_plugin train --params params.yaml --timeout 1h30m --retries 2
   synapse-kernel run hello.py greet -p name=Ada --json
   synapse-kernel run ./my_plugin train --dry-run
+  synapse-kernel run ./my_plugin train --executor ray-job --detach
 
 TARGET is a folder with a config.yaml, a Python file, a module, or an installed action plugin.
 Values of -p are JSON where the parameter takes that, else text; dotted keys reach inside, a repeated
@@ -53,9 +57,13 @@ Exit codes: 0 done, 1 the run failed, 2 usage, params or config, 3 a plugin prob
 @click.option(
     "--retries", metavar="N", type=click.IntRange(min=0), default=0, help="Try again this often if it fails."
 )
+@click.option(
+    "--detach", is_flag=True, help="Start it and leave: print its id; see: synapse-kernel runs watch."
+)
 @click.option("--dry-run", is_flag=True, help="Print what would run, and with which params; run nothing.")
 @output_options
 @click.option("--no-history", is_flag=True, help="Do not record the run; see: synapse-kernel runs.")
+@settings_option
 @verbosity_options
 @click.pass_context
 def run(
@@ -71,6 +79,7 @@ def run(
     env: tuple[str, ...],
     timeout: str | None,
     retries: int,
+    detach: bool,
     dry_run: bool,
     as_json: bool,
     events: str | None,
@@ -82,6 +91,8 @@ def run(
 ) -> int:
     """Run ACTION of TARGET and print its result; events go to stderr."""
     verbosity = verbosity_of(quiet=quiet, verbose=verbose, as_json=as_json)
+    if detach:
+        refuse_with_detach(**{"--events": events, "--sink": sinks, "--no-history": no_history})
     state = state_of(ctx)
     reserved = ReservedStdout(state) if as_json or events == "-" else None
     kernel = state.kernel
@@ -94,6 +105,13 @@ def run(
             retries=retries,
         )  # fmt: skip
         _print_plan(plan, reserved)
+        return 0
+    if detach:
+        run_id = kernel.detach(
+            target, action, params, executor=executor, resources=resources, env=variables, timeout=timeout,
+            retries=retries, tags=tags,
+        )  # fmt: skip
+        tell_detached(kernel, run_id, reserved)
         return 0
     chosen = choose_sinks(state, sinks, events, reserved, verbosity)
     handle = kernel.submit(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from synapse_kernel.cli.complete import complete_sinks
-from synapse_kernel.cli.documents import ReservedStdout, dump, tell_error, tell_warning
+from synapse_kernel.cli.documents import ReservedStdout, dump, state_of, tell_error, tell_warning
 from synapse_kernel.errors import UsageError
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from synapse_kernel.cli.app import AppState
     from synapse_kernel.contracts import Outcome, Resources
     from synapse_kernel.handles import Run
+    from synapse_kernel.kernel import Kernel
     from synapse_kernel.params import Layer
 
 
@@ -60,6 +61,22 @@ output_options = _stacked(
     ),
 )
 """Where what a run says goes, and how it is found again."""
+
+
+def _also_set(ctx: click.Context, _param: click.Parameter, value: tuple[str, ...]) -> None:
+    state_of(ctx).also_set(value)
+
+
+settings_option = click.option(
+    "--set",
+    multiple=True,
+    metavar="KEY=VALUE",
+    is_eager=True,
+    expose_value=False,
+    callback=_also_set,
+    help="Set a setting, such as ray.address=local. Repeatable.",
+)
+"""``--set`` after a command, where people expect it; the settings hold for it alone."""
 
 verbosity_options = _stacked(
     click.option("-q", "--quiet", is_flag=True, help="Show warnings and errors only."),
@@ -191,6 +208,30 @@ def choose_sinks(
     if events is not None:
         chosen.append(f"jsonl:fd:{reserved.descriptor}" if reserved and events == "-" else f"jsonl:{events}")
     return chosen
+
+
+def refuse_with_detach(**options: object) -> None:
+    """Raise `click.UsageError` for an option that makes no sense for a run which nobody here listens to."""
+    for name, value in options.items():
+        if value:
+            raise click.UsageError(
+                f"--detach and {name} cannot be used together: the run is recorded, and goes on without this "
+                "command.\nSee what it says with: synapse-kernel runs watch RUN"
+            )
+
+
+def tell_detached(kernel: Kernel, run_id: str, reserved: ReservedStdout | None) -> None:
+    """Print the id of a run that was detached; on stderr, what can be done with it next."""
+    if reserved is not None:
+        record = kernel.store.get(run_id) if kernel.store is not None else None
+        executor = record.executor if record is not None else None
+        reserved.write({"run_id": run_id, "status": "pending", "executor": executor})
+    else:
+        click.echo(run_id)
+    click.echo("The run goes on without this command", err=True)
+    click.echo(f"  watch it with:         synapse-kernel runs watch {run_id}", err=True)
+    click.echo(f"  see what it says with: synapse-kernel runs logs {run_id} --follow", err=True)
+    click.echo(f"  stop it with:          synapse-kernel runs cancel {run_id}", err=True)
 
 
 def wait_for(handle: Run) -> tuple[Outcome, bool]:

@@ -19,10 +19,11 @@ import pytest
 pytest.register_assert_rewrite(
     *(
         f"synapse_kernel.testing.run_store_{part}"
-        for part in ("records", "listing", "values", "texts", "processes")
+        for part in ("records", "listing", "values", "texts", "processes", "detached")
     )
 )
 
+from synapse_kernel.testing.run_store_detached import DetachedContract  # noqa: E402
 from synapse_kernel.testing.run_store_listing import ListingContract  # noqa: E402
 from synapse_kernel.testing.run_store_processes import ProcessContract  # noqa: E402
 from synapse_kernel.testing.run_store_records import RecordContract  # noqa: E402
@@ -30,5 +31,7 @@ from synapse_kernel.testing.run_store_texts import TextContract  # noqa: E402
 from synapse_kernel.testing.run_store_values import ValueContract  # noqa: E402
 
 
-class RunStoreContract(RecordContract, ListingContract, ValueContract, TextContract, ProcessContract):
+class RunStoreContract(
+    RecordContract, ListingContract, ValueContract, TextContract, ProcessContract, DetachedContract
+):
     """What any `synapse_kernel.stores.RunStore` must do."""

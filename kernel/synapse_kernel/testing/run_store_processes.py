@@ -203,6 +203,7 @@ class ProcessContract(StoreFixtures):
         assert before is not None
         changes = {
             "executor": "process",
+            "lasting": True,
             "cached_from": None,
             "cwd": "/elsewhere/caf\udce9",
             "commit": "c2",
@@ -309,7 +310,7 @@ class ProcessContract(StoreFixtures):
             run_id = f"r{turn}"
             ended(store, me, run_id, status="failed")
             won: list[RunRecord] = []
-            lost: list[Owner] = []
+            lost: list[Owner | None] = []
             errors: list[BaseException] = []
             owners = [this_process(f"claimant {turn} {n}") for n in range(6)]
             barrier = threading.Barrier(len(owners))
@@ -320,7 +321,7 @@ class ProcessContract(StoreFixtures):
                 *,
                 run_id: str = run_id,
                 won: list[RunRecord] = won,
-                lost: list[Owner] = lost,
+                lost: list[Owner | None] = lost,
                 errors: list[BaseException] = errors,
                 barrier: threading.Barrier = barrier,
             ) -> None:

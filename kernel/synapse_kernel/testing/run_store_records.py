@@ -56,6 +56,7 @@ class RecordContract(StoreFixtures):
             "r1",
             kind="pipeline",
             executor="process",
+            lasting=True,
             params={"epochs": 3, "name": "zoë", "nested": {"list": [1, 2.5, None, True]}},
             masked=["login.password"],
             resources=Resources(cpus=2, memory=1 << 40, custom={"tpu": 1}),

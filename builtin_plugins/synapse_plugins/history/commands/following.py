@@ -1,4 +1,8 @@
-"""The commands that follow a run by its stored events: `runs logs` and `runs watch`."""
+"""
+The commands that follow a run by its stored events: `runs logs` and `runs watch`.
+
+Of a run that goes on elsewhere they bring the events into the store themselves, unless another does.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +15,13 @@ import click
 import msgspec
 
 from synapse_kernel.cli.documents import dump, promise_json, state_of
+from synapse_kernel.cli.running import settings_option
 from synapse_kernel.cli.selecting import one_run
-from synapse_kernel.contracts import ErrorInfo, Outcome, RunInfo
+from synapse_kernel.contracts import ErrorInfo, Outcome
 from synapse_kernel.event_text import NODE_EVENTS, level_mark, line_of
 from synapse_kernel.events import FINAL_STATUSES, LEVELS, Log, Metrics, Progress, encode_event
+from synapse_kernel.opening import info_of
+from synapse_plugins.history.commands.attaching import Attendant
 from synapse_plugins.history.commands.reading import Follower, Nodes
 from synapse_plugins.history.commands.selecting import complete_runs, open_store
 
@@ -60,6 +67,7 @@ The exit code is 0 if the run succeeds and 1 if it does not. Ctrl-C ends the com
               help=f"Only events of this kind: {', '.join(KINDS)}. Repeatable.")  # fmt: skip
 @click.option("--children/--no-children", default=True, help="Also the events of runs that are part of it.")
 @click.option("-t", "--times", is_flag=True, help="Begin each line with the time.")
+@settings_option
 @click.option("--json", "as_json", is_flag=True, help="Print the events as JSON lines.")
 @click.pass_context
 def logs(
@@ -85,12 +93,20 @@ def logs(
             store, record.run_id, level=level or "info", times=times, all_progress="progress" in kinds
         )
     )
+    attendant = Attendant(state_of(ctx).kernel)
     try:
-        for page in follower.until_end() if follow else follower.new():
+        for page in follower.until_end(attendant.look) if follow else follower.new():
             writer.write(page)
     except KeyboardInterrupt:
-        _tell_detached(store, record.run_id)
+        attendant.release()
+        _tell_of_going_on(store, record.run_id)
         return 130
+    if not follow and record.detached:
+        click.echo(
+            f"Run {record.run_id} goes on elsewhere: this is what is known of it here\n"
+            f"  see the rest with: synapse-kernel runs logs {record.run_id} --follow",
+            err=True,
+        )
     return 0
 
 
@@ -158,6 +174,7 @@ class LineWriter:
 @click.command("watch", epilog=WATCH_EPILOG)
 @click.argument("run", shell_complete=complete_runs)
 @click.option("-v", "--verbose", is_flag=True, help="Show debug events and state changes too.")
+@settings_option
 @click.option("--json", "as_json", is_flag=True, help="Show warnings only; print the outcome as a document.")
 @click.pass_context
 def watch(ctx: click.Context, run: str, verbose: bool, as_json: bool) -> int:
@@ -172,7 +189,7 @@ def watch(ctx: click.Context, run: str, verbose: bool, as_json: bool) -> int:
     verbosity = "quiet" if as_json else "verbose" if verbose else "normal"
     outcome = _watched(state.kernel, store, record, verbosity)
     if outcome.status not in FINAL_STATUSES:
-        _tell_detached(store, record.run_id)
+        _tell_of_going_on(store, record.run_id)
         return 130
     if as_json:
         click.echo(dump(outcome.to_dict()))
@@ -183,19 +200,20 @@ def watch(ctx: click.Context, run: str, verbose: bool, as_json: bool) -> int:
 
 def _watched(kernel: Kernel, store: RunStore, record: RunRecord, verbosity: str) -> Outcome:
     """Show a run until it ends, and return its outcome; one that is still under way after a Ctrl-C."""
-    sinks = kernel.open_sinks([f"console:{verbosity}"], _info_of(record, kernel))
+    sinks = kernel.open_sinks([f"console:{verbosity}"], info_of(kernel, record))
     outcome: Outcome | None = None
+    attendant = Attendant(kernel)
     try:
         follower = Follower(store, record.run_id)
         before = _condensed(follower.past())
         for _, sink in sinks:
             sink.accept(before)
-        for page in follower.until_end():
+        for page in follower.until_end(attendant.look):
             for _, sink in sinks:
                 sink.accept(page)
         outcome = outcome_of(store, record.run_id)
     except KeyboardInterrupt:
-        pass
+        attendant.release()
     finally:
         outcome = outcome or _under_way(store.get(record.run_id) or record)
         for _, sink in sinks:
@@ -258,34 +276,6 @@ class _Standing:
         return [event for bars in self.bars.values() for event in bars.values()]
 
 
-def _info_of(record: RunRecord, kernel: Kernel) -> RunInfo:
-    info = RunInfo(
-        run_id=record.run_id,
-        action=record.action,
-        target=record.target,
-        executor=record.executor,
-        params=record.params,
-        started=record.started or record.created,
-        job_id=record.job_id,
-        kind=record.kind,
-        parent=record.parent,
-        root=record.root,
-        node=record.node,
-        tags=tuple(record.tags),
-        masked=tuple(record.masked),
-        resources=record.resources,
-        timeout=record.timeout,
-        retries=record.retries,
-        env_names=tuple(record.env_names),
-        work_dir=record.work_dir,
-        definition=record.definition,
-        cached_from=record.cached_from,
-        attempt=record.attempt,
-    )
-    info.__dict__["kernel"] = kernel
-    return info
-
-
 def outcome_of(store: RunStore, run_id: str) -> Outcome:
     """Return the outcome of a run that has ended; one that crashed, or that is gone, left none."""
     found = store.outcome(run_id)
@@ -311,7 +301,7 @@ def _under_way(record: RunRecord) -> Outcome:
     )
 
 
-def _tell_detached(store: RunStore, run_id: str) -> None:
+def _tell_of_going_on(store: RunStore, run_id: str) -> None:
     record = store.get(run_id)
     # On a terminal the cursor stands behind its echo of ^C.
     start = "\n" if sys.stderr.isatty() else ""

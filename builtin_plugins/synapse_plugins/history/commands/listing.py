@@ -149,7 +149,7 @@ def _print(store: RunStore, found: Sequence[RunRecord], now: datetime) -> None:
         [
             shown[record.run_id],
             record.action,
-            coloured(record.status),
+            coloured(record.status, "detached" if record.detached else ""),
             ago_text(record.started or record.created, now),
             took_text(record),
             *(cells[index] for cells in optional.values()),

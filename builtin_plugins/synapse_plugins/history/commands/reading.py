@@ -9,7 +9,7 @@ from synapse_kernel.event_text import NODE_EVENTS
 from synapse_kernel.events import FINAL_STATUSES, Log
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from synapse_kernel.events import Event
     from synapse_kernel.stores import RunRecord, RunStore
@@ -52,8 +52,12 @@ class Follower:
             if page:
                 yield _in_order(page)
 
-    def until_end(self) -> Iterator[list[Event]]:
-        """Yield what is stored, then what comes, until the run has ended or its process is dead."""
+    def until_end(self, look: Callable[[RunRecord], None]) -> Iterator[list[Event]]:
+        """
+        Yield what is stored, then what comes, until the run has ended or its process is dead.
+
+        `look` is called now and then with the record of the run, which may go on elsewhere.
+        """
         from time import monotonic, sleep
 
         looked = monotonic()
@@ -63,6 +67,8 @@ class Follower:
                 looked = monotonic()
             # Asked before the events are read: those of a run that has ended are all there.
             record = self._store.get(self._run_id)
+            if record is not None:
+                look(record)
             is_over = record is None or record.status in FINAL_STATUSES
             # What was early waits for one look: what introduces it was being written.
             self._known.update(event.run_id for event in self._early)

@@ -37,11 +37,12 @@ def status_text(status: str) -> str:
     return status.replace("_", " ")
 
 
-def coloured(status: str) -> Text:
-    """Return a state as words in its colour."""
+def coloured(status: str, mark: str = "") -> Text:
+    """Return a state as words in its colour, and a mark behind it."""
     from rich.text import Text
 
-    return Text(status_text(status), style=STYLES.get(status, ""))
+    text = Text(status_text(status), style=STYLES.get(status, ""))
+    return text.append(f", {mark}", style="dim") if mark else text
 
 
 def styled(status: str, width: int = 0) -> str:
@@ -96,4 +97,5 @@ def document_of(record: RunRecord) -> JsonObject:
     """Return a record as a document that has every key, with the duration in seconds."""
     document: JsonObject = {name: getattr(record, name) for name in record.__struct_fields__}
     document["seconds"] = seconds_of(record)
+    document["detached"] = record.detached
     return document

@@ -119,9 +119,7 @@ def check_may_retry(record: RunRecord, *, fresh: bool) -> None:
             )
         return
     if record.status not in FINAL_STATUSES:
-        if record.owner is not None:
-            raise RunBusyError(record.run_id, record.owner)
-        raise UsageError(f"Run {record.run_id} has not ended")
+        raise RunBusyError(record.run_id, record.owner)
     if record.parent is not None:
         raise UsageError(
             f"Run {record.run_id} is part of run {record.root}, as its node {record.node}\n"
@@ -138,7 +136,8 @@ def check_may_retry(record: RunRecord, *, fresh: bool) -> None:
 def how_to_go_on(record: RunRecord) -> str | None:
     """Return the command to type next for a run that did not succeed, or that has not ended."""
     if record.status not in FINAL_STATUSES:
-        return f"Watch it with: synapse-kernel runs watch {record.run_id}"
+        where = "It goes on elsewhere; watch it" if record.detached else "Watch it"
+        return f"{where} with: synapse-kernel runs watch {record.run_id}"
     if record.status == "succeeded":
         return None
     if record.parent is not None:

@@ -126,7 +126,10 @@ def _facts(
     yield "executor", record.executor
     yield "resources", resources_text(record.resources)
     yield "variables", ", ".join(record.env_names)
-    yield "process", f"{record.owner.pid} on {record.owner.host}" if record.owner is not None else None
+    if record.owner is not None:
+        yield "process", f"{record.owner.pid} on {record.owner.host}"
+    else:
+        yield "process", "none here: it goes on elsewhere"
     if environment is not None:
         yield "python", f"{environment.python} on {environment.platform}"
         yield "packages", f"{len(environment.packages)} (listed by --json)"
