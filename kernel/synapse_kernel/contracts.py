@@ -401,16 +401,30 @@ class Order(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 @runtime_checkable
+class LastingJob(Job, Protocol):
+    """
+    A job that goes on elsewhere and is followed from here.
+
+    Its `wait` raises where the job was lost sight of and may go on, and returns None once it is closed: what
+    it returns else is how the run ended, without the run's secrets. A request to stop outlives this process.
+    """
+
+    def close(self) -> None:
+        """Stop following while the job goes on; returns once a `cancel` before it has reached the job."""
+
+
+@runtime_checkable
 class LastingExecutor(Executor, Protocol):
     """An executor whose jobs outlive the process that submitted them, and are found again from another."""
 
     def launch(self, order: Order) -> None:
         """Start a run that nobody here waits for; returns once it is accepted."""
 
-    def attach(self, run_id: str, attempt: int, after: int, send: Send) -> Job:
+    def attach(self, run_id: str, attempt: int, after: int, send: Send) -> LastingJob:
         """
         Return the job of a run again, whether it was launched or its submitter is gone.
 
+        `attempt` is the last one that was heard of: of a run that conducts itself, all attempts are one job.
         Its events of a number above `after` go to `send`, numbered as they were. Raises `SynapseError` where
         no such job is found.
         """

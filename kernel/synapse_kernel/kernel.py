@@ -566,8 +566,10 @@ class Kernel:
     def _check_sections(self) -> None:
         """Refuse settings that no plugin knows, unless one that is not loaded may know them."""
         for record in self._host.records:
-            sections = getattr(record.plugin, "SYNAPSE_SETTINGS", ())
-            for name in self.settings.values.keys() & (sections if isinstance(sections, dict) else ()):
+            sections: Mapping[str, str] | Sequence[str] = getattr(record.plugin, "SYNAPSE_SETTINGS", ())
+            if not isinstance(sections, dict):
+                continue
+            for name in self.settings.values.keys() & sections.keys():
                 module, _, attribute = sections[name].partition(":")
                 try:
                     kind = getattr(import_module(module), attribute)

@@ -16,7 +16,10 @@ from synapse_kernel.cli.running import (
     output_options,
     params_options,
     read_layers,
+    refuse_with_detach,
     see_through,
+    settings_option,
+    tell_detached,
     verbosity_of,
     verbosity_options,
 )
@@ -25,6 +28,7 @@ from synapse_kernel.errors import ProblemsError, SynapseError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from synapse_kernel.contracts import PipelineConductor, PipelineHost
     from synapse_kernel.kernel import Kernel
     from synapse_kernel.params import Layer, Merged
     from synapse_plugins.pipelines.running import Runnable
@@ -35,6 +39,7 @@ Examples:
   synapse-kernel pipeline run my_project.pipelines:detector --params params.yaml
   synapse-kernel pipeline run pipeline.yaml --resume @last
   synapse-kernel pipeline run pipeline.yaml --dry-run
+  synapse-kernel pipeline run pipeline.yaml --on ray --detach
 
 TARGET is a pipeline.yaml, a folder with one, MODULE:NAME or FILE.py:NAME. Values of -p are JSON where that
 reads, else text; dotted keys reach inside, KEY=@FILE takes a file's content.
@@ -55,6 +60,7 @@ The exit code is 2 if anything is wrong.
 """
 
 FORMATS = ("tree", "mermaid", "graphviz")
+_HOST = "-pipeline"
 _UNDONE = ("crashed", "failed", "cancelled", "timed_out")
 
 
@@ -80,6 +86,15 @@ def _complete_resume(ctx: click.Context, _param: click.Parameter, incomplete: st
     return [item for item in [*map(CompletionItem, NEWEST), *items] if item.value.startswith(incomplete)]
 
 
+def _complete_places(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    """Offer where whole pipelines can run."""
+    try:
+        places = _places(state_of(ctx).kernel)
+    except SynapseError:
+        return []
+    return [place for place in places if place.startswith(incomplete)]
+
+
 target_argument = click.argument("target", metavar="TARGET", shell_complete=_complete_target)
 
 
@@ -98,10 +113,15 @@ def pipeline() -> None:
 @click.option("--concurrency", metavar="N", type=click.IntRange(min=1), help="Run so many nodes at once.")
 @click.option("--executor", shell_complete=complete_executors, metavar="NAME",
               help="Where nodes run that do not say.")  # fmt: skip
+@click.option("--on", "place", metavar="NAME", shell_complete=_complete_places,
+              help="Run the pipeline itself elsewhere too, such as on ray.")  # fmt: skip
+@click.option("--detach", is_flag=True,
+              help="With --on: start it and leave; see: synapse-kernel runs watch.")  # fmt: skip
 @click.option("--timeout", metavar="DURATION", help="Stop the pipeline if it takes longer, such as 1h30m.")
 @click.option("--dry-run", is_flag=True, help="Print what would run, and with which params; run nothing.")
 @output_options
 @click.option("--no-history", is_flag=True, help="Do not record the run; it cannot be resumed then.")
+@settings_option
 @verbosity_options
 @click.pass_context
 def run(
@@ -114,6 +134,8 @@ def run(
     no_cache: bool,
     concurrency: int | None,
     executor: str | None,
+    place: str | None,
+    detach: bool,
     timeout: str | None,
     dry_run: bool,
     as_json: bool,
@@ -128,38 +150,50 @@ def run(
     from synapse_kernel.durations import seconds
     from synapse_plugins.pipelines.engine import Launch
     from synapse_plugins.pipelines.loading import find_pipeline
+    from synapse_plugins.pipelines.running import LaunchKeywords
 
     verbosity = verbosity_of(quiet=quiet, verbose=verbose, as_json=as_json)
     if force and resume is None:
         raise click.UsageError("--force is for --resume.")
     if resume is not None and no_history:
         raise click.UsageError("--resume and --no-history cannot be used together.")
+    _check_place(place, detach=detach, no_history=no_history, events=events, sinks=sinks)
     state = state_of(ctx)
     reserved = ReservedStdout(state) if as_json or events == "-" else None
     kernel = state.kernel
+    host = None if place is None else _host(kernel, place)
     found = find_pipeline(target, kernel)
     merged = _merged(found, kernel, read_layers(given, params_file))
-    launch = Launch(
-        kernel,
-        found,
-        merged.values,
+    options = LaunchKeywords(
         resume=None if resume is None else _run_to_resume(kernel, resume),
         force=force,
         use_cache=not no_cache,
         concurrency=concurrency,
         executor=_known(kernel, executor),
-        record=False if no_history else None,
         target=target,
     )
     limit = None if timeout is None else seconds(timeout)
+    if host is not None:
+        order = _conductor(kernel).order(found, merged.values, tags=tags, timeout=limit, **options)
+    else:
+        launch = Launch(kernel, found, merged.values, record=False if no_history else None, **options)  # type: ignore[misc]
     if dry_run:
         _print_plan(found, target, merged, reserved)
         return 0
-    chosen = choose_sinks(state, sinks, events, reserved, verbosity)
-    handle = launch.submit(sinks=chosen, tags=tags, timeout=limit)
+    if host is None:
+        chosen = choose_sinks(state, sinks, events, reserved, verbosity)
+        handle = launch.submit(sinks=chosen, tags=tags, timeout=limit)
+    else:
+        host.take(order, detached=detach)
+        if detach:
+            tell_detached(kernel, order.run_id, reserved)
+            return 0
+        chosen = choose_sinks(state, sinks, events, reserved, verbosity)
+        handle = host.follow(order.run_id, sinks=chosen)
     code = see_through(handle, reserved, as_json=as_json)
     if code and not no_history and kernel.store is not None:
-        typed = f"{shlex.quote(target)} --resume {handle.id}"
+        on = "" if place is None else f" --on {shlex.quote(place)}"
+        typed = f"{shlex.quote(target)}{on} --resume {handle.id}"
         click.echo(f"Go on with it: synapse-kernel pipeline run {typed}", err=True)
     return code
 
@@ -208,6 +242,54 @@ def validate(ctx: click.Context, target: str, as_json: bool) -> int:
         count = "1 node" if len(spec.nodes) == 1 else f"{len(spec.nodes)} nodes"
         click.echo(f"{target} is a valid pipeline: {spec.name}, {count}")
     return 0
+
+
+def _check_place(
+    place: str | None, *, detach: bool, no_history: bool, events: str | None, sinks: tuple[str, ...]
+) -> None:
+    """Raise `click.UsageError` for options that do not go with where the pipeline is to run."""
+    if detach and place is None:
+        raise click.UsageError("--detach is for --on: a pipeline that runs here ends with this command.")
+    if place is not None and no_history:
+        raise click.UsageError("--on and --no-history cannot be used together: it is found by its record.")
+    if detach:
+        refuse_with_detach(**{"--events": events, "--sink": sinks})
+
+
+def _places(kernel: Kernel) -> list[str]:
+    """Return the names that `--on` takes: those of executors for pipelines, without ``-pipeline``."""
+    from synapse_kernel.specs import ExecutorSpec
+
+    specs = [contribution.spec for contribution in kernel.contributions("executors")]
+    hosts = {spec.name for spec in specs if isinstance(spec, ExecutorSpec) and spec.pipelines}
+    return sorted(name.removesuffix(_HOST) for name in hosts)
+
+
+def _host(kernel: Kernel, place: str) -> PipelineHost:
+    """Return what runs pipelines elsewhere; raises `UnknownNameError` for a name that is not there."""
+    from synapse_kernel.contracts import PipelineHost
+    from synapse_kernel.errors import UnknownNameError, listing, suggest
+
+    known = _places(kernel)
+    name = f"{place}{_HOST}"
+    if place not in known:
+        raise UnknownNameError(
+            f"No pipeline can run on {place!r}{suggest(place, known)}\n  --on takes: {listing(known)}",
+            kind="executors",
+            name=name,
+        )
+    found = kernel.executor(name, hint="\n  or run it here, without --on")
+    if not isinstance(found, PipelineHost):
+        raise SynapseError(f"Executor {name!r} does not run pipelines: it is no PipelineHost")
+    return found
+
+
+def _conductor(kernel: Kernel) -> PipelineConductor:
+    from synapse_kernel.contracts import PipelineConductor
+
+    found = kernel.executor("pipeline")
+    assert isinstance(found, PipelineConductor)
+    return found
 
 
 def _documents(error: ProblemsError) -> list[dict[str, object]]:

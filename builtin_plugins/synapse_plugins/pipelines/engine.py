@@ -58,6 +58,8 @@ class Launch:
     With `resume`, the id of an interrupted run, it goes on: nodes that were done are not run again. If the
     pipeline has changed since, `force` lets it: then what changed is run again, and what follows from it.
     Without `use_cache` no cached result is taken. `target` is how the pipeline is named in the history.
+    `run_id` is the id of a new run. `conductor` is the executor of the pipeline's own run: ``pipeline``, or
+    one that leaves it to that.
     """
 
     def __init__(
@@ -73,6 +75,8 @@ class Launch:
         executor: str | None = None,
         record: bool | None = None,
         target: str | None = None,
+        run_id: str | None = None,
+        conductor: str = "pipeline",
     ) -> None:
         self._kernel = kernel
         self._plan = plan
@@ -116,10 +120,10 @@ class Launch:
         self._folder = None if before is None else before.work_dir
         self._action = self._made_action()
         self._settled: dict[str, object] = {
-            "executor": "pipeline",
+            "executor": conductor,
             "record": True if store is not None else record,
             "place": RunPlace(
-                run_id=resume,
+                run_id=resume or run_id,
                 resume=resume is not None,
                 kind="pipeline",
                 definition=definition,

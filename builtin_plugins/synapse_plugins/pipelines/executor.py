@@ -8,6 +8,7 @@ wait until each has its final state; the pipeline itself is never struck.
 from __future__ import annotations
 
 import threading
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -18,8 +19,13 @@ from synapse_kernel.worker import execute
 from synapse_plugins.pipelines.scheduler import PipelineFailed
 
 if TYPE_CHECKING:
-    from synapse_kernel.contracts import Outcome, Send, Task
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from synapse_kernel.contracts import Outcome, PipelineOrder, Send, Task
+    from synapse_kernel.events import Event
+    from synapse_kernel.handles import Run
     from synapse_kernel.kernel import Kernel
+    from synapse_plugins.pipelines.progress import PipelineProgress
 
 
 # Between what its nodes are granted to end and leaving the pipeline behind, as one of them heeds no force
@@ -31,7 +37,7 @@ PIPELINE_MARK = "__synapse_pipeline__"
 
 
 class PipelineExecutor:
-    """Runs each pipeline in a thread of its own."""
+    """Runs each pipeline in a thread of its own; it is a `PipelineConductor` too."""
 
     in_process = True
 
@@ -49,6 +55,40 @@ class PipelineExecutor:
 
     def shutdown(self) -> None:
         """Do nothing: each pipeline ends with its nodes."""
+
+    def order(self, pipeline: object, params: Mapping[str, object], **options: object) -> PipelineOrder:
+        """Check a pipeline and make it plain data; see `PipelineConductor`."""
+        from synapse_plugins.pipelines.orders import order_of
+
+        return order_of(self._kernel, pipeline, params, options)
+
+    def begin(
+        self,
+        order: PipelineOrder,
+        *,
+        executor: str,
+        resume: bool = False,
+        places: Mapping[str, str] = MappingProxyType({}),
+    ) -> Run:
+        """Start a pipeline that was sent here; see `PipelineConductor`."""
+        from synapse_plugins.pipelines.orders import begin
+
+        return begin(self._kernel, order, executor=executor, resume=resume, places=places)
+
+    def progress(self, events: Iterable[Event], run_id: str) -> Iterator[PipelineProgress]:
+        """Yield how far a pipeline's run has come, until its last event."""
+        from synapse_plugins.pipelines.progress import track
+
+        return track(events, run_id=run_id)
+
+    def snapshot(self, events: Iterable[Event], run_id: str) -> PipelineProgress:
+        """Return how far it has come by these events."""
+        from synapse_plugins.pipelines.folding import ProgressFold
+
+        fold = ProgressFold(run_id)
+        for event in events:
+            fold.take(event)
+        return fold.snapshot()
 
 
 class PipelineJob:
