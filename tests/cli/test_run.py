@@ -215,7 +215,7 @@ def test_mistakes_on_the_command_line_are_told_in_a_sentence(cli: Cli, greeter: 
         "No executor serves the method 'job'\n"
         "  executors here: local, pipeline, process\n"
         "  install one with: pip install 'synapse-kernel[ray]'  or run it here with: --executor local",
-    ) == _error(cli("run", greeter, "remote"))
+    ) == _error(cli("--without", "ray_executors", "run", greeter, "remote"))
     assert (2, "Sink 'consol' is not registered; did you mean 'console'?\n"
                "  registered: console, history, jsonl, logging") == _error(
         cli("run", greeter, "greet", "--sink", "consol")
