@@ -70,7 +70,7 @@ class RayActorExecutor(StreamingExecutor):
             return cast("_Handle", made)
 
         limit = self._settings.max_workers or max(1, int(sum(n.get("CPU", 0) for n in connection.nodes())))
-        return _Pool(make, limit)
+        return _Pool(make, limit, connection)
 
     def _all_pools(self) -> list[_Pool]:
         with self._lock:
@@ -85,6 +85,7 @@ class RayActorExecutor(StreamingExecutor):
         while not self._closed.wait(_SWEEP_SECONDS):
             for pool in self._all_pools():
                 pool.end_idle(self._settings.idle_timeout)
+                pool.forget_dead()
 
 
 class _Method(Protocol):
@@ -106,13 +107,16 @@ class _Worker:
         self.handle = handle
         self.call = handle.run.options(num_returns="streaming")
         self.idle_since = monotonic()
+        self.node: str | None = None
+        """Where it is, once an attempt of it has ended."""
 
 
 class _Pool:
     """The actors of one environment, and the attempts that wait for one."""
 
-    def __init__(self, make: object, limit: int) -> None:
+    def __init__(self, make: object, limit: int, connection: Connection) -> None:
         self._make = make
+        self._connection = connection
         self._limit = limit
         self._idle: list[_Worker] = []
         self._busy: set[_Worker] = set()
@@ -142,7 +146,15 @@ class _Pool:
             old = [worker for worker in self._idle if now - worker.idle_since >= seconds]
             self._idle = [worker for worker in self._idle if worker not in old]
         for worker in old:
-            _end(worker)
+            self.kill(worker)
+
+    def forget_dead(self) -> None:
+        """Forget the idle actors whose node is gone."""
+        if not self._idle or self._connection.lost.is_set():
+            return
+        alive = self._connection.node_ids()
+        with self._lock:
+            self._idle = [worker for worker in self._idle if worker.node in alive]
 
     def close(self) -> None:
         """End all actors."""
@@ -151,7 +163,12 @@ class _Pool:
             self._idle, self._busy = [], set()
             self._waiting.clear()
         for worker in workers:
-            _end(worker)
+            self.kill(worker)
+
+    def kill(self, worker: _Worker) -> None:
+        """Kill an actor, unless that went with its cluster: Ray would start another to ask it."""
+        if ray.is_initialized() and not self._connection.lost.is_set():
+            ray.kill(cast("ray.actor.ActorHandle[object]", worker.handle))
 
     def _begin(self) -> None:
         """Begin as many of the waiting attempts as there are actors for."""
@@ -180,14 +197,17 @@ class _ActorPlace:
 
     def kill(self) -> None:
         """Kill the actor: what a method of it does cannot be broken off."""
-        _end(self._worker)
+        self._pool.kill(self._worker)
 
-    def ended(self, *, broken: bool) -> None:
+    def ended(self, node: str | None, *, broken: bool) -> None:
         """Give the actor back."""
+        self._worker.node = node
         self._pool.free(self._worker, broken=broken)
 
-
-def _end(worker: _Worker) -> None:
-    # Ray would start a cluster to kill an actor of one that is gone.
-    if ray.is_initialized():
-        ray.kill(cast("ray.actor.ActorHandle[object]", worker.handle))
+    def again(self, job: StreamJob, shipment: Packed) -> bool:
+        """Give the attempt to another actor if this one died while it was idle."""
+        if self._worker.node is None:
+            return False
+        self._pool.free(self._worker, broken=True)
+        self._pool.take(job, shipment)
+        return True

@@ -21,6 +21,7 @@ from ray import exceptions
 from synapse_kernel.errors import SynapseError, UsageError
 from synapse_plugins.ray_executors.board import DriverBoard
 from synapse_plugins.ray_executors.heads import is_listening, outliving_the_head, why_no_head
+from synapse_plugins.ray_executors.printing import keep_ray_quiet
 from synapse_plugins.ray_executors.resources import is_possible, shortage, told, waiting_for
 from synapse_plugins.ray_executors.settings import RaySettings
 from synapse_plugins.ray_executors.tokens import use_token
@@ -37,7 +38,7 @@ _WATCH_SECONDS = 1.0
 _LOOKS = 5
 _ANSWER_SECONDS = 2.0
 # No call into Ray takes longer that waits for something.
-_CALL_SECONDS = 3.0
+_CALL_SECONDS = 7.0
 _LEAVE_SECONDS = 30.0
 
 
@@ -167,9 +168,7 @@ class Connection:
             _Process.users.clear()
             if not self.foreign:
                 # Not in the way of those who wait: it takes its time.
-                _Process.leaving = threading.Thread(
-                    target=_leave, name="synapse-ray-shutdown", daemon=True
-                )
+                _Process.leaving = threading.Thread(target=_leave, name="synapse-ray-shutdown", daemon=True)
                 _Process.leaving.start()
 
 
@@ -205,6 +204,8 @@ def connect(kernel: Kernel, user: object, *, dashboard: bool = False) -> Connect
             _Process.users.clear()
         if _Process.connection is None:
             _await_leaving(settings)
+            if not ray.is_initialized():
+                keep_ray_quiet()
             with outliving_the_head():
                 _Process.connection = _connected(settings, dashboard=dashboard)
         _check_address(_Process.connection, settings)
@@ -242,7 +243,7 @@ def _connected(settings: RaySettings, *, dashboard: bool) -> Connection:
         address = ray.get_runtime_context().gcs_address
         if not is_listening(address, settings.connect_timeout):
             raise ClusterError(
-                f"The Ray cluster at {address}, which this process is connected to, does not answer any more\n"
+                f"The Ray cluster at {address}, which this process is connected to, does not answer\n"
                 "  disconnect from it with: ray.shutdown()",
                 address=address,
             )
@@ -264,7 +265,8 @@ def _connected(settings: RaySettings, *, dashboard: bool) -> Connection:
     if address is None:
         try:
             return _joined("auto", settings)
-        except ConnectionError:
+        except (ConnectionError, ClusterError):
+            # There is none, or it is somebody else's: nobody asked for it by name.
             return _started(settings, dashboard=dashboard)
     try:
         return _joined(address, settings)

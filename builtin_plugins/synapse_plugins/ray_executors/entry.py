@@ -12,10 +12,19 @@ import importlib
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    import ray
+
+    class _Fetch(Protocol):
+        def remote(self, digest: str) -> ray.ObjectRef[bytes]: ...
+
+    class _BoardHandle(Protocol):
+        fetch: _Fetch
+
 
 BoardName = tuple[str, str]
 """By which workers find the driver's board: its name and its namespace."""
@@ -150,8 +159,9 @@ def _unpacked(bootstrap: ModuleType, digest: str, board: BoardName | None) -> st
     import ray
 
     name, namespace = board
-    asked = ray.get_actor(name, namespace).fetch.remote(digest)
-    return str(bootstrap.unpack(digest, ray.get(asked, timeout=2 * _FETCH_SECONDS)))
+    handle = cast("_BoardHandle", ray.get_actor(name, namespace))
+    data = ray.get(handle.fetch.remote(digest), timeout=2 * _FETCH_SECONDS)
+    return str(bootstrap.unpack(digest, data))
 
 
 def _bootstrap() -> ModuleType:

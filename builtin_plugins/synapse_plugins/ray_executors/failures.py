@@ -31,7 +31,7 @@ def error_of(error: BaseException) -> ErrorInfo:
             output=installer_lines(text),
         )
     if isinstance(error, exceptions.NodeDiedError) or _tells_node_death(error, text):
-        return _crash("NodeDied", "the node that ran it has left the cluster", text)
+        return node_died(text)
     if isinstance(error, (exceptions.WorkerCrashedError, exceptions.ActorDiedError)):
         return _crash("WorkerCrashed", f"the worker process ended before the action did{_why(text)}", text)
     if isinstance(error, (exceptions.ActorUnavailableError, exceptions.ObjectLostError)):
@@ -41,6 +41,11 @@ def error_of(error: BaseException) -> ErrorInfo:
     if isinstance(error, exceptions.RayTaskError):
         return _own_failure(error, text)
     return ErrorInfo(type=type(error).__name__, message=_first(text), kind="executor", output=_last(text))
+
+
+def node_died(text: str) -> ErrorInfo:
+    """Describe the loss of the node that ran an attempt."""
+    return _crash("NodeDied", "the node that ran it has left the cluster", text)
 
 
 def concluded(task: Task, started: datetime, status: Status, error: ErrorInfo) -> Outcome:

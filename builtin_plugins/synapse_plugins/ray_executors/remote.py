@@ -26,10 +26,11 @@ from synapse_kernel.redaction import Redactor
 from synapse_kernel.serialization import decode_struct, encode_struct, portable_outcome
 from synapse_kernel.striking import ThreadJob
 from synapse_kernel.worker import execute
+from synapse_plugins.ray_executors.reach import is_reached
 from synapse_plugins.ray_executors.spool import Spool, sweep
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator
 
     from synapse_kernel.contracts import JsonObject, Outcome, Send
     from synapse_kernel.emitter import CancelToken
@@ -131,14 +132,16 @@ def run(
                 asked.ask()
         asked.forget()
     outcome = job.wait()
-    while worker.spool.written - worker.spool.read > MOST:
-        lines = worker.spool.take(MOST)
-        yield _hello(said), worker.spool.read, lines, None
+    left = bytes(outlet.left)
+    position = outlet.left_at
+    while len(left) > MOST:
+        lines, left = left[:MOST], left[MOST:]
+        position = min(position + len(lines), worker.spool.read)
+        yield _hello(said), position, lines, None
         said = None
-    lines = worker.spool.take(MOST)
     # None where the action was left behind in a call that nothing stops: the driver concludes the run.
     ended = b"" if outcome is None else encode_struct(portable_outcome(outcome))
-    yield _hello(said), worker.spool.read, lines, ended
+    yield _hello(said), worker.spool.read, left, ended
     if outcome is None:
         # The thread that was left behind goes with the process: the next attempt gets another.
         os._exit(1)
@@ -195,15 +198,10 @@ def _placed(given: Attempt, folder: str | None, boot: str) -> Task:
     task = given.task
     if folder is not None:
         task = replace(task, ref=replace(task.ref, folder=folder))
-    if task.recorded and given.boot != boot and not _is_reached(task.settings):
+    if task.recorded and given.boot != boot and not is_reached(task.settings):
         # The store is a file of the driver's machine.
         task = replace(task, recorded=False)
     return task
-
-
-def _is_reached(settings: Mapping[str, object]) -> bool:
-    """Tell whether a run store is one that other machines reach: a server's."""
-    return "://" in str(settings.get("store")) and not str(settings.get("store")).startswith("sqlite")
 
 
 class _Asking:
@@ -259,6 +257,10 @@ class _Outlet:
         self._seq = task.seq
         self._lock = threading.Lock()
         self._open = True
+        self.left = bytearray()
+        """What nobody had taken of the spool when the attempt ended,"""
+        self.left_at = 0
+        """and where that begins."""
         # Output comes line by line: so do the secrets of several lines.
         self._redactor = Redactor([part for s in task.secrets for part in (s, *s.splitlines())])
 
@@ -267,31 +269,40 @@ class _Outlet:
         with self._lock:
             # An attempt that was left behind says no more: the spool is the next one's.
             if self._open:
-                self._write(events)
+                self._spool.write(encode_lines(self._numbered(events)))
 
     def printed(self, stream: str, lines: list[str]) -> None:
         """Take lines that were printed."""
+        self.send(self._logs(stream, lines))
+
+    def end(self, rests: Iterable[tuple[str, str]]) -> None:
+        """Take nothing more, but the last lines of the outputs that did not end; see `left`."""
+        self._open = False
+        left, self.left_at = self.left, self._spool.read
+        # A thread that the action left behind may be writing, and wait for room.
+        while not self._lock.acquire(timeout=_AT_ONCE_SECONDS):
+            left += self._spool.take(MOST)
+        try:
+            while self._spool.written > self._spool.read:
+                left += self._spool.take(MOST)
+            for stream, line in rests:
+                left += encode_lines(self._numbered(self._logs(stream, [line])))
+        finally:
+            self._lock.release()
+
+    def _logs(self, stream: str, lines: list[str]) -> list[Event]:
         task = self._task
-        self.send(
-            [
-                Log(task.run_id, 0, time(), task.action, None, "output", "info", msgspec.Raw(raw))
-                for raw in (
-                    encode_data({"stream": stream, "text": self._redactor.text(line)}) for line in lines
-                )
-            ]
-        )
+        return [
+            Log(task.run_id, 0, time(), task.action, None, "output", "info", msgspec.Raw(raw))
+            for raw in (encode_data({"stream": stream, "text": self._redactor.text(line)}) for line in lines)
+        ]
 
-    def end(self) -> None:
-        """Take nothing more."""
-        with self._lock:
-            self._open = False
-
-    def _write(self, events: list[Event]) -> None:
+    def _numbered(self, events: list[Event]) -> list[Event]:
         if events[0].seq != self._seq + 1:
             for seq, event in enumerate(events, self._seq + 1):
                 force_setattr(event, "seq", seq)
         self._seq += len(events)
-        self._spool.write(encode_lines(events))
+        return events
 
 
 class _Printed(TextIOBase):
@@ -316,11 +327,9 @@ class _Printed(TextIOBase):
             self._printed(self._name, [line.rstrip("\r") for line in lines])
         return len(text)
 
-    def rest(self) -> None:
-        """Tell a last line that did not end."""
-        if self._rest:
-            self._printed(self._name, [self._rest])
-            self._rest = ""
+    def rest(self) -> list[tuple[str, str]]:
+        """Return the last line if it did not end, with the name of the output."""
+        return [(self._name, self._rest)] if self._rest else []
 
 
 @contextlib.contextmanager
@@ -338,9 +347,7 @@ def _surroundings(given: Attempt, task: Task, worker: _Worker) -> Iterator[_Outl
         with contextlib.redirect_stdout(streams[0]), contextlib.redirect_stderr(streams[1]):
             yield outlet
     finally:
-        for stream in streams:
-            stream.rest()
-        outlet.end()
+        outlet.end([rest for stream in streams for rest in stream.rest()])
         os.chdir(here)
         for name, value in before.items():
             if value is None:

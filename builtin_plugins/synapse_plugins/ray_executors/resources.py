@@ -53,8 +53,9 @@ def shortage(demand: Mapping[str, float], nodes: Sequence[Mapping[str, float]]) 
     if not nodes:
         return f"it asks for {asked}, and the cluster has no node that is alive"
     lines = [f"  a node of the cluster: {told(_relevant(node, demand))}" for node in nodes[:5]]
-    if len(nodes) > len(lines):
-        lines.append(f"  and {len(nodes) - len(lines)} nodes more")
+    more = len(nodes) - len(lines)
+    if more:
+        lines.append(f"  and {more} {'node' if more == 1 else 'nodes'} more")
     return "\n".join([f"it asks for {asked}, which no node of the cluster has", *lines])
 
 

@@ -8,6 +8,7 @@ action need not wait until its events have left the machine, and none is lost bu
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import mmap
 import os
 import struct
@@ -20,8 +21,8 @@ from time import time
 SIZE = 4 << 20
 """Bytes of the ring; who writes more than this ahead of the reader waits."""
 _TOTALS = struct.Struct("=QQ")
-# Where the attempt that writes began, and its key.
-_ATTEMPT = struct.Struct("=Q64s")
+# Where the attempt that writes began, and the digest of its key.
+_ATTEMPT = struct.Struct("=Q32s")
 _HEAD = _TOTALS.size + _ATTEMPT.size
 # What was handed on may not have arrived yet: so many bytes of it are kept from being written over.
 _KEPT = SIZE // 4
@@ -57,7 +58,7 @@ class Spool:
 
     def begin(self, key: str) -> None:
         """Know whose lines come from here on."""
-        _ATTEMPT.pack_into(self._map, _TOTALS.size, self.written, key.encode())
+        _ATTEMPT.pack_into(self._map, _TOTALS.size, self.written, _digest(key))
 
     def write(self, data: bytes) -> None:
         """Append; waits while the ring is full. What is longer than the ring goes in parts."""
@@ -140,7 +141,7 @@ def rest_of(key: str, position: int | None) -> bytes | None:
             with file.open("rb") as stream:
                 head = stream.read(_HEAD)
                 begun, owner = _ATTEMPT.unpack_from(head, _TOTALS.size)
-                if owner.rstrip(b"\0") != key.encode():
+                if owner != _digest(key):
                     continue
                 content = head + stream.read()
         except (OSError, struct.error):
@@ -175,6 +176,10 @@ def _is_running(file: Path) -> bool:
 
 def _folder() -> Path:
     return Path(tempfile.gettempdir()) / f"synapse-kernel-{os.getuid()}" / "spool"
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode()).digest()
 
 
 def _piece(ring: mmap.mmap | bytes, begin: int, end: int) -> bytes:

@@ -22,7 +22,7 @@ from synapse_kernel.events import Event, Message, State, decode_lines
 from synapse_kernel.owners import this_process
 from synapse_kernel.serialization import decode_struct, encode_struct
 from synapse_plugins.ray_executors import entry
-from synapse_plugins.ray_executors.failures import concluded, error_of
+from synapse_plugins.ray_executors.failures import concluded, error_of, node_died
 from synapse_plugins.ray_executors.remote import Attempt, Hello
 
 if TYPE_CHECKING:
@@ -58,8 +58,11 @@ class Placed(Protocol):
     def kill(self) -> None:
         """Take the attempt out of the queue, or kill its worker."""
 
-    def ended(self, *, broken: bool) -> None:
-        """The attempt is over; `broken` is whether its worker can no more be used."""
+    def ended(self, node: str | None, *, broken: bool) -> None:
+        """The attempt on a node is over; `broken` is whether its worker can no more be used."""
+
+    def again(self, job: StreamJob, shipment: Packed) -> bool:
+        """Find another place for an attempt that never began here; False if there is none."""
 
 
 class StreamJob:
@@ -241,7 +244,10 @@ class StreamJob:
                 self._place.kill()
         elif reason != self._reason:
             self._reason = reason
-            self._tell_state("pending", reason)
+            with self._speaking:
+                # It may have begun meanwhile: then it is not said to wait.
+                if self._hello is None and self._outcome is None:
+                    self._hand_on([self._state_of("pending", reason)])
 
     def _deliver(self, lines: bytes) -> None:
         self._rest += lines
@@ -253,12 +259,15 @@ class StreamJob:
 
     def _say_all(self, events: list[Event]) -> None:
         with self._speaking:
-            if events[0].seq != self._seq + 1:
-                # What was told from here meanwhile has numbers too.
-                for seq, event in enumerate(events, self._seq + 1):
-                    force_setattr(event, "seq", seq)
-            self._seq += len(events)
-            self._send(events)
+            self._hand_on(events)
+
+    def _hand_on(self, events: list[Event]) -> None:
+        if events[0].seq != self._seq + 1:
+            # What was told from here meanwhile has numbers too.
+            for seq, event in enumerate(events, self._seq + 1):
+                force_setattr(event, "seq", seq)
+        self._seq += len(events)
+        self._send(events)
 
     def _end(self, error: ErrorInfo, cause: BaseException | None = None) -> None:
         """Conclude an attempt that its worker did not: first with what that had still said."""
@@ -267,8 +276,14 @@ class StreamJob:
         error = self._verdict or (self._lost() if self.connection.lost.is_set() else error)
         # What was stopped before it began has said nothing.
         if place is not None and error.kind == "crash" and not (self._told and self._hello is None):
+            never = False
             with contextlib.suppress(RayError):
-                self._recover()
+                never = self._recover()
+                # The loss of a worker may be known before that of its node.
+                if self._hello is not None and self._hello.node not in self.connection.node_ids():
+                    error = node_died(error.output)
+            if never and not self._told and self._begin_again(place):
+                return
         status: Status = "failed"
         if self._verdict is None and (
             self._told or error.kind == "cancelled" or isinstance(cause, TaskCancelledError)
@@ -279,8 +294,22 @@ class StreamJob:
             place.kill()
         self._conclude(concluded(self._task, self._started_at, status, error), broken=True)
 
-    def _recover(self) -> None:
-        """Fetch what a killed worker had said and not sent; nothing if its node is gone too."""
+    def _begin_again(self, place: Placed) -> bool:
+        """Go elsewhere from a worker that was dead before it got the attempt."""
+        with self._state:
+            self._begun.clear()
+            self._place = self._stream = None
+        if place.again(self, cast("Packed", self._shipment)):
+            return True
+        self._place = place
+        return False
+
+    def _recover(self) -> bool:
+        """
+        Fetch what a killed worker had said and not sent; nothing if its node is gone too.
+
+        Returns True if it is certain that the attempt never began.
+        """
         if self._hello is not None:
             nodes, position = [self._hello.node], self._position
         else:
@@ -299,14 +328,17 @@ class StreamJob:
         deadline = monotonic() + _RECOVERY_SECONDS
         while len(ready) < len(references) and monotonic() < deadline and not self.connection.lost.is_set():
             ready, _ = ray.wait(references, num_returns=len(references), timeout=_STEP_SECONDS)
+        silent = 0
         for reference in ready:
             with contextlib.suppress(RayError):
-                lines = cast("bytes | None", ray.get(reference))
+                lines = ray.get(reference)
                 if lines is not None:
                     if self._hello is None:
                         self._tell_state("running")
                     self._deliver(lines)
-                    return
+                    return False
+                silent += 1
+        return self._hello is None and silent == len(references)
 
     def _conclude(self, outcome: Outcome, *, broken: bool) -> None:
         self.connection.waiting.discard(self)
@@ -317,7 +349,7 @@ class StreamJob:
         if self._told:
             self.connection.board.forget(self.key)
         if self._place is not None:
-            self._place.ended(broken=broken)
+            self._place.ended(self._hello.node if self._hello is not None else None, broken=broken)
 
     def _lost(self) -> ErrorInfo:
         return ErrorInfo(
@@ -326,9 +358,12 @@ class StreamJob:
             kind="executor",
         )
 
-    def _tell_state(self, state: Status, detail: str | None = None) -> None:
+    def _tell_state(self, state: Status) -> None:
+        self._say_all([self._state_of(state)])
+
+    def _state_of(self, state: Status, detail: str | None = None) -> State:
         task = self._task
-        self._say_all([State(task.run_id, 0, time(), task.action, None, state, task.attempt, detail)])
+        return State(task.run_id, 0, time(), task.action, None, state, task.attempt, detail)
 
     def _say(self, text: str, context: str) -> None:
         task = self._task

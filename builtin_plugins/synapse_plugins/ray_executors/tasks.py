@@ -12,7 +12,7 @@ from synapse_plugins.ray_executors.streaming_executor import StreamingExecutor
 
 if TYPE_CHECKING:
     from synapse_kernel.kernel import Kernel
-    from synapse_plugins.ray_executors.entry import Call
+    from synapse_plugins.ray_executors.entry import Call, Packed
     from synapse_plugins.ray_executors.shipping import Cargo
     from synapse_plugins.ray_executors.streams import Stream, StreamJob
 
@@ -63,5 +63,9 @@ class _TaskPlace:
         """Take it out of the queue, or kill its worker."""
         ray.cancel(cast("ray.ObjectRefGenerator", self._stream), force=True)
 
-    def ended(self, *, broken: bool) -> None:
+    def ended(self, node: str | None, *, broken: bool) -> None:
         """Do nothing: Ray keeps its workers itself."""
+
+    def again(self, job: StreamJob, shipment: Packed) -> bool:  # noqa: ARG002 - a place's signature
+        """Find none: what Ray gave a worker that ended has failed."""
+        return False

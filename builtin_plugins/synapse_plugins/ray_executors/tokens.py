@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from synapse_kernel.errors import UsageError
+from synapse_plugins.ray_executors.heads import read_variables
 
 if TYPE_CHECKING:
     from synapse_plugins.ray_executors.settings import RaySettings
@@ -27,12 +28,4 @@ def use_token(settings: RaySettings) -> None:
     if any(os.environ.get(name) != value for name, value in wanted.items()):
         os.environ.update(wanted)
         if "ray" in sys.modules:
-            _read_again()
-
-
-def _read_again() -> None:
-    """Let Ray see the variables anew: it reads them as it is imported, and has no public call for this."""
-    from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
-
-    Config.initialize("")
-    AuthenticationTokenLoader.instance().reset_cache()
+            read_variables()
