@@ -99,7 +99,7 @@ class ProcessJob:
         """Start the process and the thread that reads from it."""
         first_line = encode_struct(Start(task=self._task, sys_path=sys.path)) + b"\n"
         reading, writing = os.pipe()
-        env = {k: v for k, v in os.environ.items() if k in PASSED or k.startswith("LC_")}
+        env = {k: v for k, v in os.environ.items() if _is_passed(k)}
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", str(_CHILD), str(writing)],
@@ -261,6 +261,11 @@ class ProcessJob:
             error=error,
             attempts=self._task.attempt,
         )
+
+
+def _is_passed(name: str) -> bool:
+    # Ray's tell of the cluster, where this process is part of a job there; the token itself is a secret.
+    return name in PASSED or name.startswith("LC_") or (name.startswith("RAY_") and name != "RAY_AUTH_TOKEN")
 
 
 def _why(code: int) -> str:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import threading
 from datetime import UTC, datetime
-from time import monotonic
+from time import monotonic, sleep
 from typing import TYPE_CHECKING
 
 import aiohttp
@@ -17,7 +17,7 @@ from synapse_kernel.events import Event, State, decode_events
 from synapse_kernel.serialization import decode_struct
 from synapse_plugins.ray_executors.connection import ClusterError
 from synapse_plugins.ray_executors.environments import installer_lines
-from synapse_plugins.ray_executors.job_wire import EVENTS, FrameReader
+from synapse_plugins.ray_executors.job_wire import EVENTS, KEPT, FrameReader
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,6 +38,13 @@ _LOG_SECONDS = 10.0
 _FORCE_SECONDS = 6.0
 # A job that has not begun has nobody to tell how it ended.
 _PENDING_SECONDS = 1.0
+# How long the end of a process waits for a request to stop to be taken.
+_TELL_SECONDS = 5.0
+_AGAIN_SECONDS = 0.2
+
+
+class ClusterLostError(ClusterError):
+    """A cluster that has not answered for too long: what is known of its jobs is that they may go on."""
 
 
 class JobKey(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,24 +61,37 @@ class RayJob:
     """
     A job that a thread follows until it has ended, its client gives up, or the cluster is gone for good.
 
-    Events of the run with a number of `after` or less are not delivered.
+    Events of the run with a number of `after` or less are not delivered. One that is `mirrored` is another
+    process's, or its own: its outcome comes without the run's secrets, and losing sight of it is no outcome.
     """
 
     def __init__(
-        self, api: JobsApi, key: JobKey, send: Send, after: int, on_end: Callable[[RayJob], None]
+        self,
+        api: JobsApi,
+        key: JobKey,
+        send: Send,
+        after: int,
+        on_end: Callable[[RayJob], None],
+        *,
+        mirrored: bool = False,
     ) -> None:
         self._api = api
         self._key = key
         self._send = send
         self._after = after
         self._on_end = on_end
+        self._mirrored = mirrored
         self._since = datetime.now(UTC)
         self._outcome: Outcome | None = None
+        self._kept: Outcome | None = None
+        self._lost: Exception | None = None
         self._begun = threading.Event()
         self._ended = threading.Event()
         self._wake = threading.Event()
         self._closed = False
+        self._lock = threading.Lock()
         self._told_at: float | None = None
+        self._telling = threading.Thread(target=self._stop, name="synapse-cancel", daemon=True)
         self._patience = 0.0
         self._state: JobState | None = None
         self._looked_at = -_STATE_SECONDS
@@ -89,8 +109,14 @@ class RayJob:
         self._thread.start()
 
     def wait(self, timeout: float | None = None) -> Outcome | None:
-        """Wait for the outcome; None after `timeout` seconds, or once the executor was shut down."""
+        """
+        Wait for the outcome; None after `timeout` seconds, or once the executor was shut down.
+
+        Raises `ClusterLostError` for a mirrored job that was lost sight of.
+        """
         self._ended.wait(timeout)
+        if self._lost is not None:
+            raise self._lost
         return self._outcome
 
     def wait_started(self) -> None:
@@ -101,31 +127,46 @@ class RayJob:
         """
         Tell the job to stop, which gives the action the grace period of the settings it was submitted with.
 
-        After `grace` seconds and some more this end waits no longer.
+        After `grace` seconds and some more this end waits no longer, unless the job is mirrored.
         """
-        first = self._told_at is None
-        self._told_at, self._patience = monotonic(), max(grace, 0) + _FORCE_SECONDS
-        if first:
-            threading.Thread(target=self._stop, name="synapse-cancel", daemon=True).start()
+        with self._lock:
+            first = self._told_at is None
+            self._told_at, self._patience = monotonic(), max(grace, 0) + _FORCE_SECONDS
+            if first:
+                self._telling.start()
 
     def close(self) -> None:
-        """Stop following; the job goes on."""
+        """Stop following; the job goes on, but what was to be told it is told when this returns."""
         self._closed = True
         self._wake.set()
+        with self._lock:
+            was_told = self._told_at is not None
+        if was_told:
+            self._telling.join(_TELL_SECONDS)
 
     def _stop(self) -> None:
-        # A cluster that does not answer is told by the thread that follows.
-        with contextlib.suppress(ClusterError):
-            self._api.stop(self._key.job_id)
+        end = monotonic() + self._patience
+        while monotonic() < end:
+            # A cluster that does not answer is told by the thread that follows.
+            with contextlib.suppress(ClusterError):
+                if self._api.stop(self._key.job_id):
+                    break
+                # Ray stops no job whose process it is about to make.
+                state = self._api.state(self._key.job_id)
+                if state is None or state.ended:
+                    break
+            sleep(_AGAIN_SECONDS)
         self._wake.set()
 
     def _follow(self) -> None:
         try:
             self._outcome = self._outcome_or_none()
         except Exception as error:  # noqa: BLE001 - whatever it is, who waits must not wait for ever
-            self._outcome = self._failed(
-                ErrorInfo(type=type(error).__name__, message=str(error), kind="executor")
-            )
+            if self._mirrored:
+                self._lost = error
+            else:
+                kind = "ClusterLost" if isinstance(error, ClusterLostError) else type(error).__name__
+                self._outcome = self._failed(ErrorInfo(type=kind, message=str(error), kind="executor"))
         finally:
             self._on_end(self)
             self._begun.set()
@@ -169,7 +210,7 @@ class RayJob:
         return self._outcome
 
     def _out_of_reach(self, error: Exception) -> Outcome | None:
-        """Return how the run ended for us, once the cluster has not answered for too long."""
+        """Return how the run ended for us where that is known; raises once nothing was heard for too long."""
         if self._outcome is not None:
             return self._outcome
         if self._state is not None and self._ended_at is not None:
@@ -178,14 +219,19 @@ class RayJob:
             return self._without_outcome(self._state) if late else None
         if monotonic() - self._heard_at <= self._api.timeout:
             return None
-        text = f"{error}\n  the job {self._key.job_id} may go on there"
-        return self._failed(ErrorInfo(type="ClusterLost", message=text, kind="executor"))
+        raise ClusterLostError(
+            f"{error}\n  the job {self._key.job_id} may go on there", address=self._api.url
+        ) from None
 
     def _is_overdue(self) -> bool:
         if self._told_at is None:
             return False
-        waits = self._state is not None and self._state.status == "PENDING"
-        return monotonic() - self._told_at > (_PENDING_SECONDS if waits else self._patience)
+        late = monotonic() - self._told_at
+        if self._state is not None and self._state.status == "PENDING" and not self._telling.is_alive():
+            # Ray kills it before it begins.
+            return late > _PENDING_SECONDS
+        # What goes on elsewhere is not said to have ended before it has; Ray ends it by force.
+        return not self._mirrored and late > self._patience
 
     @property
     def _look_seconds(self) -> float:
@@ -233,6 +279,10 @@ class RayJob:
             self._seen = self._known
             if frame.kind == EVENTS:
                 self._deliver(decode_events(frame.data.encode()))
+            elif frame.kind == KEPT:
+                self._kept = decode_struct(frame.data.encode(), Outcome)
+            elif self._mirrored and self._kept is not None:
+                self._outcome = self._kept
             else:
                 self._outcome = decode_struct(frame.data.encode(), Outcome)
 
@@ -259,6 +309,9 @@ class RayJob:
             error = ErrorInfo(
                 type="JobNotStarted", message=_first(state.message), kind="executor", output=state.message
             )
+        elif state.status == "SUCCEEDED":
+            text = "the run succeeded, but the job's log, which has its result, is lost"
+            error = ErrorInfo(type="ResultLost", message=text, kind="executor")
         elif state.exit_code is not None:
             text = f"the job's process exited with code {state.exit_code} before it told an outcome"
             error = ErrorInfo(type="JobCrashed", message=text, kind="crash", output=output)

@@ -55,9 +55,13 @@ class Parcel(msgspec.Struct, frozen=True, kw_only=True):
     start: Start
 
 
-def job_id_of(run_id: str, attempt: int) -> str:
-    """Return the submission id of an attempt: the same from whichever process."""
-    return f"synapse-{run_id}-{attempt}"
+def job_id_of(run_id: str, attempt: int | None = None) -> str:
+    """
+    Return the submission id of an attempt: the same from whichever process.
+
+    None stands for a run that conducts itself, with all its attempts.
+    """
+    return f"synapse-{run_id}" if attempt is None else f"synapse-{run_id}-{attempt}"
 
 
 @contextmanager
@@ -70,11 +74,8 @@ def packed(kernel: Kernel, settings: RaySettings, work: Task | Order) -> Iterato
     task = work if isinstance(work, Task) else _first_task(work)
     environment = environment_of(settings, task)
     code = [] if settings.ship_code is False else code_bundles(kernel, task, limit=settings.upload_limit)
-    folder, demand, job_id = (
-        environment.folder,
-        demand_of(task.resources),
-        job_id_of(task.run_id, task.attempt),
-    )
+    folder, demand = environment.folder, demand_of(task.resources)
+    job_id = job_id_of(task.run_id, task.attempt if isinstance(work, Task) else None)
     grace = kernel.settings.kernel.grace
     start = Start(
         word=secrets.token_hex(8),

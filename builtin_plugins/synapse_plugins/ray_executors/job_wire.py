@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 EVENTS = "E"
 OUTCOME = "O"
+KEPT = "K"
+"""The outcome without the run's secrets, where that is another."""
 PLAIN_LINES = 20
 # Longer than any batch that an emitter sends: under load, whole batches are joined.
 _MOST_EVENTS = 1024
@@ -67,13 +69,16 @@ class FrameWriter:
             self._waiting += events
             self._changed.notify_all()
 
-    def finish(self, outcome: Outcome) -> None:
-        """Write what waits, and then the outcome; the last that is written."""
+    def finish(self, outcome: Outcome, kept: Outcome | None = None) -> None:
+        """Write what waits, and then the outcome, the last that is written; before it, how it is kept."""
         with self._changed:
             self._ended = True
             self._changed.notify_all()
         self._thread.join()
-        self._write(OUTCOME, encode_struct(outcome))
+        data = encode_struct(outcome)
+        if kept is not None and (without := encode_struct(kept)) != data:
+            self._write(KEPT, without)
+        self._write(OUTCOME, data)
 
     def _work(self) -> None:
         while True:

@@ -22,12 +22,14 @@ from synapse_kernel.kernel import Kernel
 from synapse_kernel.owners import this_process
 from synapse_kernel.redaction import Redactor
 from synapse_kernel.serialization import decode_struct, portable_outcome
+from synapse_kernel.stores import kept_result
 from synapse_plugins.ray_executors.job_wire import FrameWriter, numbered
+from synapse_plugins.ray_executors.reach import is_reached
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from synapse_kernel.contracts import ActionRef, JsonObject
+    from synapse_kernel.contracts import ActionRef
 
 RESERVED = 2
 """The events of an attempt before its action's first: ``pending`` and ``running``."""
@@ -77,7 +79,6 @@ def work(start: object, body: bytes, folder: str | None, warnings: list[str], to
             os.chdir(begin.cwd)
     run = _conduct if begin.conducts else _attempt
     outcome = run(begin, body, folder, warnings, wire, told)
-    wire.finish(portable_outcome(outcome))
     return 0 if outcome.ok else 1
 
 
@@ -99,9 +100,8 @@ def _attempt(
         task,
         seq=seq,
         ref=_there(task.ref, folder),
-        env=_with_ray(task.env),
         # A store that is a file of the client's machine is not here.
-        recorded=task.recorded and (start.boot == this_process().boot or _is_reached(task.settings)),
+        recorded=task.recorded and (start.boot == this_process().boot or is_reached(task.settings)),
     )
     first = opening_events(
         msgspec.structs.replace(task, seq=seq - RESERVED), start.waits_for, start.submitted
@@ -122,6 +122,8 @@ def _attempt(
     _listen(told, lambda: job.cancel(start.grace), kernel)
     outcome = job.wait()
     assert outcome is not None
+    outcome = portable_outcome(outcome)
+    wire.finish(outcome, _without_secrets(outcome, task.secrets))
     return outcome
 
 
@@ -142,13 +144,13 @@ def _conduct(
     for text in warnings:
         sys.stderr.write(f"{text}\n")
     try:
-        return kernel.run(
+        outcome = kernel.run(
             action,
             None,
             order.params,
             executor="process",
             resources=order.resources,
-            env=_with_ray(order.env),
+            env=order.env,
             timeout=order.timeout,
             retries=order.retries,
             sinks=[WireSink(wire)],
@@ -159,6 +161,9 @@ def _conduct(
         )
     finally:
         ended.set()
+    # Nobody gets more of it than the history keeps.
+    wire.finish(_without_secrets(portable_outcome(outcome), order.secrets))
+    return outcome
 
 
 class WireSink:
@@ -180,15 +185,18 @@ def _there(ref: ActionRef, folder: str | None) -> ActionRef:
     return ref if folder is None else msgspec.structs.replace(ref, folder=folder)
 
 
-def _is_reached(settings: JsonObject) -> bool:
-    """Tell whether a run store is one that other machines reach: a server's."""
-    store = str(settings.get("store"))
-    return "://" in store and not store.startswith("sqlite")
-
-
-def _with_ray(env: dict[str, str]) -> dict[str, str]:
-    """Add the variables by which Ray tells a job of its cluster, so that an action can use it."""
-    return {**{name: value for name, value in os.environ.items() if name.startswith("RAY_")}, **env}
+def _without_secrets(outcome: Outcome, secrets: list[str]) -> Outcome:
+    """Return an outcome as a history may keep it that does not know the run's secrets."""
+    error, text = outcome.error, Redactor(secrets).text
+    return msgspec.structs.replace(
+        outcome,
+        result=kept_result(outcome.result, secrets)[0],
+        error=error
+        and msgspec.structs.replace(
+            error, message=text(error.message), traceback=text(error.traceback), output=text(error.output)
+        ),
+        warnings=[text(warning) for warning in outcome.warnings],
+    )
 
 
 def _warning(run_id: str, action: str, text: str) -> Event:

@@ -88,12 +88,19 @@ class RayJobExecutor:
         """
         Follow the job of a run again; events with a number above `after` go to `send`.
 
-        The job of a launched run is that of its first attempt. Raises `JobNotFoundError`.
+        It is that of the attempt, or of a later one; or the one that conducts the whole run. What it returns
+        has nothing of the run's secrets. Raises `JobNotFoundError`.
         """
-        state = self.api.state(job_id_of(run_id, attempt))
-        if state is None:
+        found = self._state_of(run_id, attempt)
+        if found is None:
+            found = self._state_of(run_id, None)
+        else:
+            # Its client may have been killed before the history had what it told of the next attempt.
+            while (later := self._state_of(run_id, attempt := attempt + 1)) is not None:
+                found = later
+        if found is None:
             raise self._unknown(run_id)
-        return self._follow(_key_of(state, run_id), send, after)
+        return self._follow(_key_of(found, run_id), send, after, mirrored=True)
 
     def shutdown(self) -> None:
         """Stop following; jobs go on."""
@@ -167,8 +174,12 @@ class RayJobExecutor:
                 )
         api.submit(parcel.job_id, parcel.entrypoint, parcel.runtime_env, parcel.metadata, parcel.demand)
 
-    def _follow(self, key: JobKey, send: Send, after: int) -> RayJob:
-        job = RayJob(self.api, key, send, after, self._forget)
+    def _state_of(self, run_id: str, attempt: int | None) -> JobState | None:
+        state = self.api.state(job_id_of(run_id, attempt))
+        return state if state is not None and state.metadata.get("synapse_run") == run_id else None
+
+    def _follow(self, key: JobKey, send: Send, after: int, *, mirrored: bool = False) -> RayJob:
+        job = RayJob(self.api, key, send, after, self._forget, mirrored=mirrored)
         with self._lock:
             self._jobs.add(job)
         job.start()

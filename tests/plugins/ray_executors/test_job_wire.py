@@ -15,6 +15,7 @@ from synapse_kernel.events import Event, Log, Message, decode_events, encode_dat
 from synapse_kernel.serialization import decode_struct
 from synapse_plugins.ray_executors.job_wire import (
     EVENTS,
+    KEPT,
     OUTCOME,
     Frame,
     FrameReader,
@@ -62,6 +63,15 @@ def test_events_come_out_in_order_and_the_outcome_last(log: int) -> None:
     assert events == events_of(frames)
     assert [OUTCOME] == [frame.kind for frame in frames if frame.kind != EVENTS]
     assert outcome({"a": [1, None]}) == decode_struct(frames[-1].data.encode(), Outcome)
+
+
+def test_an_outcome_stands_there_as_it_is_kept_too_where_that_is_another(log: int) -> None:
+    FrameWriter(log, "abc").finish(outcome("***"), outcome("***"))
+    FrameWriter(log, "abc").finish(outcome("a secret"), outcome("***"))
+    frames = FrameReader("abc").feed(written(log))
+    assert [OUTCOME, KEPT, OUTCOME] == [frame.kind for frame in frames]
+    results = [decode_struct(frame.data.encode(), Outcome).result for frame in frames]
+    assert ["***", "***", "a secret"] == results
 
 
 @pytest.mark.parametrize("size", [1, 7, 1000])

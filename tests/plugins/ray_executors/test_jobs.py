@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -18,7 +19,7 @@ import pytest
 from tests.plugins.ray_executors.heads import Head, end_head, free_ports, start_head, wait_for
 
 from synapse_kernel import Kernel, Log, State
-from synapse_kernel.contracts import Order, Outcome, QueuedJob, Resources, Task
+from synapse_kernel.contracts import LastingJob, Order, Outcome, QueuedJob, Resources, Task
 from synapse_kernel.events import Event
 from synapse_kernel.testing import RecordedSink
 from synapse_plugins.ray_executors.job_api import JobExistsError, JobNotFoundError, JobsApi
@@ -198,6 +199,7 @@ def test_an_action_runs_and_its_result_comes_back(job_kernel: Kernel, actions: s
     assert ["pending", "pending", "running", "succeeded"] == ran.states()
 
 
+@pytest.mark.slow
 def test_a_job_says_what_it_waits_for_before_it_runs(job_kernel: Kernel, actions: str) -> None:
     ran = Ran(job_kernel, actions, "nothing")
     ran.end()
@@ -216,6 +218,7 @@ def test_events_and_printed_lines_come_in_order_without_gaps(job_kernel: Kernel,
     assert {"stream": "stderr", "text": "to stderr"} in printed
 
 
+@pytest.mark.slow
 def test_a_log_that_grows_long_is_read_to_its_end(job_kernel: Kernel, actions: str) -> None:
     ran = Ran(job_kernel, actions, "talk", {"count": 3000, "text": "y" * (SMALL // 1000)})
     assert ran.end().error is None
@@ -223,6 +226,7 @@ def test_a_log_that_grows_long_is_read_to_its_end(job_kernel: Kernel, actions: s
     assert list(range(1, len(ran.sink.events) + 1)) == [e.seq for e in ran.sink.events]
 
 
+@pytest.mark.slow
 def test_an_action_finds_its_folder_its_env_and_the_cluster(job_kernel: Kernel, actions: str) -> None:
     outcome = Ran(job_kernel, actions, "where", env={"MINE": "yes"}).end()
     assert {"cwd": str(Path.cwd()), "env": "yes", "part": "part", "ray": True} == outcome.result
@@ -237,6 +241,7 @@ def test_an_exception_that_does_not_pickle_arrives_with_its_traceback(
     assert 'raise Odd(1, "two")' in error.traceback
 
 
+@pytest.mark.slow
 def test_an_action_that_leaves_its_process_is_a_crash_with_all_it_said(
     job_kernel: Kernel, actions: str
 ) -> None:
@@ -248,6 +253,7 @@ def test_an_action_that_leaves_its_process_is_a_crash_with_all_it_said(
     assert 1 == len(ran.named("said"))
 
 
+@pytest.mark.slow
 def test_sys_exit_is_the_actions_own_error(job_kernel: Kernel, actions: str) -> None:
     error = Ran(job_kernel, actions, "system_exit").end().error
     assert error is not None
@@ -255,6 +261,7 @@ def test_sys_exit_is_the_actions_own_error(job_kernel: Kernel, actions: str) -> 
     assert expected == (error.type, error.message, error.kind)
 
 
+@pytest.mark.slow
 def test_a_result_that_is_no_json_fails_and_says_what_to_do(job_kernel: Kernel, actions: str) -> None:
     error = Ran(job_kernel, actions, "no_json").end().error
     assert error is not None
@@ -262,6 +269,7 @@ def test_a_result_that_is_no_json_fails_and_says_what_to_do(job_kernel: Kernel, 
     assert error.message.startswith("The result is not JSON: it is of type object\n")
 
 
+@pytest.mark.slow
 def test_a_killed_conductor_is_a_crash_and_takes_the_action_along(job_kernel: Kernel, actions: str) -> None:
     ran = Ran(job_kernel, actions, "kill_conductor")
     error = ran.end().error
@@ -281,6 +289,7 @@ def test_cancel_reaches_an_action_that_listens_which_cleans_up(job_kernel: Kerne
     assert 1 == len(ran.named("cleaned up"))
 
 
+@pytest.mark.slow
 def test_an_action_that_does_not_listen_is_killed_after_the_grace_period(
     job_kernel: Kernel, actions: str
 ) -> None:
@@ -291,20 +300,25 @@ def test_an_action_that_does_not_listen_is_killed_after_the_grace_period(
     wait_for(lambda: not psutil.pid_exists(pid), "the end of the action's process")
 
 
-def test_a_job_that_waits_for_a_place_is_cancelled_at_once(
+@pytest.mark.slow
+def test_a_job_that_waits_for_a_place_is_cancelled_at_once_and_never_begins(
     job_kernel: Kernel, actions: str, tmp_path: Path
 ) -> None:
     both = Resources(cpus=2)
     first = Ran(job_kernel, actions, "await_file", {"file": str(tmp_path / "go")}, resources=both)
     first.await_event("begun")
-    second = Ran(job_kernel, actions, "nothing", resources=both)
+    second = Ran(job_kernel, actions, "talk", resources=both)
     wait_for(lambda: second.states() == ["pending", "pending"], "the job's waiting")
     second.run.cancel()
     assert "cancelled" == second.end().status
     (tmp_path / "go").touch()
     assert "seen" == first.end().result
+    executor = RayJobExecutor(job_kernel)
+    wait_for(lambda: executor.get_status(second.run.run_id) == "cancelled", "the end of the job that waited")
+    assert "" == executor.get_logs(second.run.run_id)
 
 
+@pytest.mark.slow
 def test_the_time_out_counts_from_when_the_action_begins(
     job_kernel: Kernel, actions: str, tmp_path: Path
 ) -> None:
@@ -314,6 +328,7 @@ def test_the_time_out_counts_from_when_the_action_begins(
     assert 1 == len(ran.named("begun"))
 
 
+@pytest.mark.slow
 def test_each_attempt_is_a_job_of_its_own(head: Head, actions: str) -> None:
     with Kernel({**settings_of(head), "retry": {"initial": 0.05}}, strict=True) as kernel:
         ran = Ran(kernel, actions, "fail", retries=1)
@@ -351,6 +366,7 @@ def test_secrets_are_neither_in_what_ray_shows_nor_in_the_log(
     assert "a-secret-7391" not in shown
 
 
+@pytest.mark.slow
 def test_code_that_was_uploaded_once_is_not_uploaded_again(
     job_kernel: Kernel, actions: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -368,6 +384,7 @@ def test_code_that_was_uploaded_once_is_not_uploaded_again(
     assert ["synapse_job"] == [name.rpartition("_")[0] for name in sent]
 
 
+@pytest.mark.slow
 def test_another_kernel_finds_the_job_of_a_client_that_was_killed(
     head: Head, actions: str, tmp_path: Path
 ) -> None:
@@ -416,6 +433,60 @@ def test_a_launched_run_conducts_itself_with_its_retries(head: Head, actions: st
     assert list(range(1, len(heard) + 1)) == [e.seq for e in heard]
 
 
+@pytest.mark.slow
+def test_a_killed_clients_later_attempt_is_found_though_nobody_heard_of_it(
+    job_kernel: Kernel, actions: str
+) -> None:
+    executor = RayJobExecutor(job_kernel)
+    for attempt, seq in ((1, 1), (2, 9)):
+        task = task_of(job_kernel, actions, "nothing", "later", attempt=attempt, seq=seq)
+        assert executor.submit(task, lambda _: None).wait(WAIT) is not None
+    heard: list[Event] = []
+    outcome = executor.attach("later", 1, 3, heard.extend).wait(WAIT)
+    assert outcome is not None
+    assert ("succeeded", 2) == (outcome.status, outcome.attempts)
+    assert [10, 11] == [event.seq for event in heard]
+    executor.shutdown()
+
+
+@pytest.mark.slow
+def test_a_launched_run_in_a_later_attempt_is_found_by_it(head: Head, actions: str) -> None:
+    with Kernel({**settings_of(head), "retry": {"initial": 0.05}}, strict=True) as kernel:
+        executor = RayJobExecutor(kernel)
+        executor.launch(order_of(kernel, actions, "fail", "in-its-second", retries=1))
+        heard: list[Event] = []
+        outcome = executor.attach("in-its-second", 2, 3, heard.extend).wait(WAIT)
+        executor.shutdown()
+    assert outcome is not None
+    assert ("failed", 2) == (outcome.status, outcome.attempts)
+    assert 4 == heard[0].seq
+
+
+@pytest.mark.slow
+def test_a_request_to_stop_is_taken_by_the_time_the_job_is_closed(job_kernel: Kernel, actions: str) -> None:
+    executor = RayJobExecutor(job_kernel)
+    executor.launch(order_of(job_kernel, actions, "polite", "left"))
+    job = executor.attach("left", 1, 0, lambda _: None)
+    assert isinstance(job, LastingJob)
+    job.wait_started()
+    stopped: list[bool] = []
+    stop = executor.api.stop
+
+    def stop_late(job_id: str) -> bool:
+        time.sleep(0.3)
+        stopped.append(stop(job_id))
+        return stopped[-1]
+
+    executor.api.stop = stop_late  # type: ignore[method-assign]
+    job.cancel(1.0)
+    job.close()
+    assert [True] == stopped
+    assert job.wait(WAIT) is None
+    wait_for(lambda: executor.get_status("left") == "cancelled", "the job's end")
+    executor.shutdown()
+
+
+@pytest.mark.slow
 def test_a_launched_run_is_stopped_from_elsewhere_and_cleans_up(job_kernel: Kernel, actions: str) -> None:
     executor = RayJobExecutor(job_kernel)
     executor.launch(order_of(job_kernel, actions, "polite", "stopped"))
@@ -433,6 +504,7 @@ def test_a_launched_run_is_stopped_from_elsewhere_and_cleans_up(job_kernel: Kern
     executor.shutdown()
 
 
+@pytest.mark.slow
 def test_those_who_embed_read_what_a_run_said_and_wait_for_it(job_kernel: Kernel, actions: str) -> None:
     executor = RayJobExecutor(job_kernel)
     executor.launch(order_of(job_kernel, actions, "talk", "told", params={"count": 2}))
@@ -446,6 +518,7 @@ def test_those_who_embed_read_what_a_run_said_and_wait_for_it(job_kernel: Kernel
     executor.shutdown()
 
 
+@pytest.mark.slow
 def test_its_jobs_say_themselves_when_they_begin(job_kernel: Kernel, actions: str) -> None:
     executor = RayJobExecutor(job_kernel)
     job = executor.submit(task_of(job_kernel, actions, "nothing", "queued"), lambda _: None)
@@ -455,6 +528,7 @@ def test_its_jobs_say_themselves_when_they_begin(job_kernel: Kernel, actions: st
     executor.shutdown()
 
 
+@pytest.mark.slow
 def test_an_attempt_is_not_submitted_twice(head: Head, job_kernel: Kernel, actions: str) -> None:
     executor = RayJobExecutor(job_kernel)
     task = task_of(job_kernel, actions, "nothing", "twice")
