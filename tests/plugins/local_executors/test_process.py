@@ -370,7 +370,20 @@ def test_the_worker_has_the_named_variables_and_the_base_alone(
 
     assert "yes" == found["NAMED"]
     assert os.environ["PATH"] == found["PATH"]
-    assert {"NAMED"} == {name for name in found if name not in BASE.split() and not name.startswith("LC_")}
+    others = {name for name in found if name not in BASE.split() and not name.startswith(("LC_", "RAY_"))}
+    assert {"NAMED"} == others
+
+
+def test_the_worker_knows_the_cluster_that_it_is_part_of_but_not_its_token(
+    quick: Kernel, target: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("RAY_ADDRESS", "head:6379")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "unnamed")
+
+    found: Any = quick.run(target, "environment", executor="process").unwrap()
+
+    assert "head:6379" == found["RAY_ADDRESS"]
+    assert "RAY_AUTH_TOKEN" not in found
 
 
 def test_stdin_of_an_action_is_empty(quick: Kernel, target: Path):
