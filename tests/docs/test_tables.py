@@ -33,6 +33,7 @@ from synapse_plugins.pipelines.conditions import FUNCTIONS
 from synapse_plugins.pipelines.definition import NodeSpec
 from synapse_plugins.pipelines.documents import NodeDocument, PipelineDocument
 from synapse_plugins.pipelines.references import RUN_FIELDS, SPECIAL
+from synapse_plugins.ray_executors.settings import RaySettings
 
 Sections = Callable[[Path], dict[str, str]]
 
@@ -65,6 +66,22 @@ def test_settings_has_a_variable_for_every_key_that_is_not_a_mapping(docs: Path,
     assert (variables - {"SYNAPSE_PLUGINS__ONLY"}) | {"SYNAPSE_PLUGINS", "SYNAPSE_HOME"} == set(
         rows_of(sections(docs / "reference/settings.md")["Variables"])
     )
+
+
+def test_settings_has_every_key_of_ray_with_its_default(docs: Path, sections: Sections):
+    rows = re.findall(
+        r"^\| `(\w+)` \| .*? \| (.*?) \| ", sections(docs / "reference/settings.md")["ray"], re.MULTILINE
+    )
+    fields = {field.name: field.default for field in msgspec.structs.fields(RaySettings)}
+
+    assert list(fields) == [name for name, _ in rows]
+    for name, told in rows:
+        value = fields[name]
+        if value is None or value is msgspec.NODEFAULT:
+            assert "`" not in told.replace("the setting `store`", ""), name
+        else:
+            written = str(value).lower() if isinstance(value, bool) else str(value).removesuffix(".0")
+            assert f"`{written}`" == told
 
 
 @pytest.mark.parametrize(
