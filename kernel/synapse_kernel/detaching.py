@@ -263,7 +263,8 @@ def _not_lasting(kernel: Kernel, name: str, *, asked: bool = True) -> UsageError
     )
     if asked:
         return UsageError(
-            f"Executor {name!r} cannot outlive this process, as a detached run must\n  those that can: {able}"
+            f"Executor {name!r} cannot outlive this process, as a detached run must\n"
+            f"  those that can: {able}; or leave out --detach"
         )
     return UsageError(
         f"Executor {name!r}, which was chosen, cannot outlive this process, as a detached run must\n"

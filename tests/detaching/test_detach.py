@@ -36,7 +36,7 @@ def test_an_executor_that_cannot_last_is_refused_before_anything_starts(kernel: 
 
     assert (
         "Executor 'process' cannot outlive this process, as a detached run must\n"
-        "  those that can: lasting, ray-job"
+        "  those that can: lasting, ray-job; or leave out --detach"
     ) == str(caught.value)
     assert 0 == store.count()
 

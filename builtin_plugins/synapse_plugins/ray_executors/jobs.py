@@ -20,7 +20,7 @@ from synapse_plugins.ray_executors.job_following import JobKey, RayJob
 from synapse_plugins.ray_executors.job_packing import job_id_of, packed
 from synapse_plugins.ray_executors.job_wire import EVENTS, FrameReader
 from synapse_plugins.ray_executors.job_work import opening_events
-from synapse_plugins.ray_executors.resources import is_possible, shortage
+from synapse_plugins.ray_executors.resources import is_possible, never_starts, shortage
 from synapse_plugins.ray_executors.settings import RaySettings
 
 if TYPE_CHECKING:
@@ -167,11 +167,8 @@ class RayJobExecutor:
             nodes = api.nodes()
             # None are told of a cluster that has just begun.
             if nodes and not is_possible(parcel.demand, nodes):
-                raise ClusterError(
-                    f"The run cannot ever start on the Ray cluster at {api.url}: "
-                    f"{shortage(parcel.demand, nodes)}",
-                    address=api.url,
-                )
+                why = shortage(parcel.demand, nodes)
+                raise ClusterError(never_starts(api.url, why), address=api.url)
         api.submit(parcel.job_id, parcel.entrypoint, parcel.runtime_env, parcel.metadata, parcel.demand)
 
     def _state_of(self, run_id: str, attempt: int | None) -> JobState | None:

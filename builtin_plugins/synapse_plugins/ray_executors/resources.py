@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 GIB = 1024**3
 # What Ray counts for itself beside what people ask for.
 _NODE_MARK = "node:"
+_KINDS_TOLD = 5
 _NAMES = {"CPU": ("CPU", "CPUs"), "GPU": ("GPU", "GPUs")}
 
 
@@ -52,11 +54,18 @@ def shortage(demand: Mapping[str, float], nodes: Sequence[Mapping[str, float]]) 
     asked = told(demand)
     if not nodes:
         return f"it asks for {asked}, and the cluster has no node that is alive"
-    lines = [f"  a node of the cluster: {told(_relevant(node, demand))}" for node in nodes[:5]]
-    more = len(nodes) - len(lines)
-    if more:
-        lines.append(f"  and {more} {'node' if more == 1 else 'nodes'} more")
+    kinds = Counter(told(_relevant(node, demand)) for node in nodes).most_common(_KINDS_TOLD + 1)
+    lines = [f"  {'1 node has' if count == 1 else f'{count} nodes have'} {has}" for has, count in kinds]
+    lines[_KINDS_TOLD:] = ["  and others"] if len(kinds) > _KINDS_TOLD else []
     return "\n".join([f"it asks for {asked}, which no node of the cluster has", *lines])
+
+
+def never_starts(where: str, why: str) -> str:
+    """Say of a run that no node of a cluster can ever take it; `why` is its `shortage`."""
+    return (
+        f"The run can never start on the Ray cluster at {where}: {why}\n"
+        "  ask for less, or set ray.autoscaling where nodes come when they are asked for"
+    )
 
 
 def waiting_for(

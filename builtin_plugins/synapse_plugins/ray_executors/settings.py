@@ -18,10 +18,10 @@ class RaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     address: str | None = None
     """
-    ``auto`` (the cluster of ``RAY_ADDRESS`` or of this machine), ``local`` (a new one, for this process),
-    ``host:port``, or a dashboard's ``http://`` URL, which serves `ray-job` alone.
+    ``auto`` (the one that Ray finds on this machine), ``local`` (a new one, for this process), ``host:port``,
+    or a dashboard's ``http://`` URL, which serves `ray-job` alone.
 
-    Unset is ``auto`` where there is a cluster, else ``local``.
+    Unset is ``RAY_ADDRESS``, and ``local`` where that is not set either.
     """
     namespace: str = "synapse"
     """Where the names of detached actors are looked up."""

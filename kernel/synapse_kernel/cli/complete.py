@@ -24,8 +24,12 @@ def complete_actions(ctx: click.Context, _param: click.Parameter, incomplete: st
 
 
 def complete_executors(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
-    """Offer the executors that plugins register."""
-    return _names(ctx, "executors", incomplete)
+    """Offer the executors that plugins register, but for those of whole pipelines."""
+    from synapse_kernel.specs import ExecutorSpec
+
+    found = state_of(ctx).kernel.contributions("executors")
+    names = sorted(c.spec.name for c in found if not (isinstance(c.spec, ExecutorSpec) and c.spec.pipelines))
+    return [name for name in names if name.startswith(incomplete)]
 
 
 def complete_sinks(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:

@@ -172,7 +172,8 @@ def test_a_wrong_token_is_told(
     # Ray says so too, on stderr, each time that it tries.
     told = ask(address, str(wrong), "InvalidAuthToken")
 
-    assert told.startswith(f"ClusterError The Ray cluster at {address} refuses the token: ")
+    assert "token" in told.partition("\n")[0]
+    assert told.startswith("ClusterError ")
     assert told.endswith("\n  name the file that holds it with: --set ray.token_path=FILE\n")
 
 

@@ -388,11 +388,10 @@ def test_what_no_node_has_fails_at_once_with_what_there_is(start: Callable[..., 
         raise_or_end(start("nothing", executor=executor, resources=Resources(cpus=64, custom={"tpu": 1})))
 
     lines = str(caught.value).splitlines()
-    assert (
-        "The cluster cannot run 'nothing': it asks for 64 CPUs, 1 tpu, which no node of the cluster has"
-        == lines[0]
-    )
-    assert lines[1].startswith("  a node of the cluster: 2 CPUs, 0 tpu, ")
+    assert lines[0].startswith("The run can never start on the Ray cluster at ")
+    assert lines[0].endswith(": it asks for 64 CPUs, 1 tpu, which no node of the cluster has")
+    assert lines[1].startswith("  1 node has 2 CPUs, 0 tpu, ")
+    assert "  ask for less, or set ray.autoscaling where nodes come when they are asked for" == lines[2]
 
 
 def raise_or_end(run: Watched) -> None:

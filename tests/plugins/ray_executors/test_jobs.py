@@ -344,12 +344,12 @@ def test_what_the_cluster_never_has_fails_at_once_with_what_it_has(
     error = Ran(job_kernel, actions, "nothing", resources=Resources(gpus=3)).end().error
     assert error is not None
     assert ("ClusterError", "executor") == (error.type, error.kind)
-    first, second = error.message.splitlines()
+    first, second, _ = error.message.splitlines()
     assert first == (
-        f"The run cannot ever start on the Ray cluster at {head.url}: it asks for 1 CPU, 3 GPUs, which no "
+        f"The run can never start on the Ray cluster at {head.url}: it asks for 1 CPU, 3 GPUs, which no "
         "node of the cluster has"
     )
-    assert second.startswith("  a node of the cluster: 2 CPUs, 0 GPUs, ")
+    assert second.startswith("  1 node has 2 CPUs, 0 GPUs, ")
 
 
 def test_secrets_are_neither_in_what_ray_shows_nor_in_the_log(

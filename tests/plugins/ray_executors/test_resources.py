@@ -57,20 +57,22 @@ def test_one_node_must_have_all_that_is_asked():
 def test_a_shortage_is_told_with_what_each_node_has():
     assert (
         "it asks for 1 CPU, 4 tpu, which no node of the cluster has\n"
-        "  a node of the cluster: 8 CPUs, 0 tpu, 1 GPU, 16 GiB of memory\n"
-        "  a node of the cluster: 2 CPUs, 1 tpu"
+        "  1 node has 8 CPUs, 0 tpu, 1 GPU, 16 GiB of memory\n"
+        "  1 node has 2 CPUs, 1 tpu"
     ) == shortage({"CPU": 1, "tpu": 4}, [NODE, {"CPU": 2.0, "tpu": 1.0}])
 
 
-def test_of_many_nodes_some_are_told():
-    lines = shortage({"CPU": 9}, [NODE] * 8).splitlines()
+def test_nodes_that_are_alike_are_told_once():
+    lines = shortage({"CPU": 9}, [NODE, {"CPU": 2.0}, NODE]).splitlines()
+
+    assert ["  2 nodes have 8 CPUs, 1 GPU, 16 GiB of memory", "  1 node has 2 CPUs"] == lines[1:]
+
+
+def test_of_many_kinds_of_nodes_some_are_told():
+    lines = shortage({"CPU": 9}, [{"CPU": float(count)} for count in range(1, 9)]).splitlines()
 
     assert 7 == len(lines)
-    assert "  and 3 nodes more" == lines[-1]
-
-
-def test_of_many_nodes_that_are_one_too_many_all_are_counted():
-    assert "  and 1 node more" == shortage({"CPU": 9}, [NODE] * 6).splitlines()[-1]
+    assert "  and others" == lines[-1]
 
 
 def test_a_cluster_without_nodes_says_so():
