@@ -9,31 +9,32 @@ from __future__ import annotations
 
 import threading
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from synapse_kernel.contracts import ErrorInfo, LastingExecutor, Order, Outcome
+from synapse_kernel.contracts import ErrorInfo, Outcome
 from synapse_kernel.control import FORCE_SECONDS
 from synapse_kernel.emitter import Channel
 from synapse_kernel.errors import SynapseError, UsageError, listing
 from synapse_kernel.events import FINAL_STATUSES, Event, State, Status
 from synapse_kernel.handles import Run
+from synapse_kernel.lasting import LastingExecutor, Order
 from synapse_kernel.opening import RECORDER, Opened, open_sinks, reopen_sinks, store_of
 from synapse_kernel.preparation import prepare
 from synapse_kernel.redaction import Redactor
 from synapse_kernel.specs import ExecutorSpec
-from synapse_kernel.stores import RunBusyError, RunNotFoundError
+from synapse_kernel.stores import RunBusyError, RunNotFoundError, end_of
 from synapse_kernel.worker import describe_error
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import TracebackType
 
-    from synapse_kernel.contracts import Job
     from synapse_kernel.kernel import Kernel
+    from synapse_kernel.lasting import LastingJob
     from synapse_kernel.preparation import Prepared, RunOptions
-    from synapse_kernel.stores import RunRecord, StoredEvent
+    from synapse_kernel.stores import RunRecord, RunStore, StoredEvent
 
 
 def detach(kernel: Kernel, target: object, action: str | None, params: object, options: RunOptions) -> str:
@@ -48,7 +49,8 @@ def detach(kernel: Kernel, target: object, action: str | None, params: object, o
     prepared = prepare(kernel, target, action, params, options)
     executor = _lasting_executor(kernel, prepared)
     opened = open_sinks(kernel, prepared)
-    channel = Channel(prepared.request.run_id, prepared.request.action.name, opened.sinks)
+    run_id, name = prepared.request.run_id, prepared.request.action.name
+    channel = Channel(run_id, name, opened.sinks)
     started = datetime.now(UTC)
     try:
         executor.launch(_order(kernel, prepared, opened))
@@ -57,10 +59,10 @@ def detach(kernel: Kernel, target: object, action: str | None, params: object, o
         raise
     except BaseException:
         # Broken off: it may have been accepted all the same. Who attaches finds out.
-        channel.close(_under_way(prepared.request.run_id, prepared.request.action.name, started))
+        channel.close(_under_way(run_id, name, started))
         raise
-    channel.close(_under_way(prepared.request.run_id, prepared.request.action.name, started))
-    return prepared.request.run_id
+    channel.close(_under_way(run_id, name, started))
+    return run_id
 
 
 def attach(kernel: Kernel, run_id: str, sinks: Sequence[object] | None) -> AttachedRun:
@@ -89,21 +91,51 @@ def attach(kernel: Kernel, run_id: str, sinks: Sequence[object] | None) -> Attac
         raise _not_lasting(kernel, record.executor)
     record = store.adopt(run_id, kernel.owner)
     mirror = Mirror(record, _last_state(store.events(run_id, kinds=("state",)), record))
+    job: LastingJob | None = None
     try:
         job = executor.attach(run_id, record.attempt, record.last_seq, mirror.take)
         return AttachedRun(kernel, record, mirror, job, sinks)
     except BaseException:
         mirror.end()
+        if job is not None:
+            job.close()
         store.release(run_id, kernel.owner)
         raise
 
 
-@runtime_checkable
-class LetGo(Protocol):
-    """A job that can be followed no more while it goes on; one that cannot is left to its executor's end."""
-
-    def close(self) -> None:
-        """Stop following."""
+def record_crash(store: RunStore, run_id: str, error: ErrorInfo) -> Outcome:
+    """Record as crashed a run that this process adopted and that goes on nowhere; returns its outcome."""
+    record = store.get(run_id)
+    if record is None:
+        raise RunNotFoundError(run_id, url=store.url)
+    now = datetime.now(UTC)
+    outcome = Outcome(
+        run_id=run_id,
+        status="crashed",
+        action=record.action,
+        started=record.started or record.created,
+        finished=now,
+        error=error,
+        attempts=record.attempt,
+    )
+    last = _last_state(store.events(run_id, kinds=("state",)), record)
+    told: list[Event] = []
+    if last is None or last.state not in FINAL_STATUSES:
+        detail = f"{error.type}: {error.message}"
+        told = [
+            State(
+                run_id,
+                record.last_seq + 1,
+                now.timestamp(),
+                record.action,
+                None,
+                "crashed",
+                record.attempt,
+                detail,
+            )
+        ]
+    store.finish(end_of(outcome), told)
+    return outcome
 
 
 class Mirror:
@@ -173,7 +205,12 @@ class AttachedRun(Run):
     """
 
     def __init__(
-        self, kernel: Kernel, record: RunRecord, mirror: Mirror, job: Job, sinks: Sequence[object] | None
+        self,
+        kernel: Kernel,
+        record: RunRecord,
+        mirror: Mirror,
+        job: LastingJob,
+        sinks: Sequence[object] | None,
     ) -> None:
         super().__init__(record.run_id, kernel.settings.kernel.grace)
         self._kernel = kernel
@@ -203,8 +240,7 @@ class AttachedRun(Run):
         )
         self._kernel.attached_runs.pop(record.run_id, None)
         self._settle(raised=why or _given_up(record.run_id))
-        if isinstance(self._job, LetGo):
-            self._job.close()
+        self._job.close()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

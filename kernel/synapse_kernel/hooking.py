@@ -7,12 +7,11 @@ deciding hook's error is raised with the name of the plugin it came through.
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING, Any
 
 from synapse_kernel.errors import HookError, SynapseError
 from synapse_kernel.hookspecs import CONTRIBUTIONS
-from synapse_kernel.plugins import PluginWarning
+from synapse_kernel.plugins import warn
 from synapse_kernel.registry import Contribution
 from synapse_kernel.specs import Spec
 
@@ -87,11 +86,6 @@ class Hooks:
             else:
                 results.append((impl.plugin_name, answer))
         return results
-
-
-def warn(text: str) -> None:
-    """Tell of something that is left out."""
-    warnings.warn(text, PluginWarning, stacklevel=3)
 
 
 def _left_out(plugin: str, hook: str, kind: str, why: str) -> str:

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import os
 import threading
-from importlib import import_module
-from typing import TYPE_CHECKING, Any, TypedDict, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from synapse_kernel import hookspecs
 from synapse_kernel.defaults import KernelDefaults
 from synapse_kernel.errors import (
     HookError,
     PluginError,
-    SettingsError,
     SynapseError,
     TargetNotFoundError,
     UnknownNameError,
@@ -25,15 +23,14 @@ from synapse_kernel.errors import (
     suggest,
     suggest_module,
 )
-from synapse_kernel.hooking import Hooks, warn
+from synapse_kernel.hooking import Hooks
 from synapse_kernel.hookspecs import CONTRIBUTIONS
 from synapse_kernel.plugins import (
     PluginHost,
     PluginRecord,
-    decide,
-    find_plugins,
     installed_entry_points,
     make_manager,
+    warn,
 )
 from synapse_kernel.registry import Contribution, Registry
 from synapse_kernel.settings import Settings
@@ -64,33 +61,12 @@ if TYPE_CHECKING:
     from synapse_kernel.handles import Run
     from synapse_kernel.owners import Owner
     from synapse_kernel.plugins import EntryPointLike
-    from synapse_kernel.preparation import Plan
+    from synapse_kernel.preparation import DetachKeywords, Plan, RunKeywords
     from synapse_kernel.stores import RunStore
 
 
 DEFAULT_STORE = "sqlite"
 """The store that the setting ``auto`` means."""
-
-
-class DetachKeywords(TypedDict, total=False):
-    """What `Kernel.detach` takes by name."""
-
-    executor: str | None
-    resources: Resources | None
-    env: Mapping[str, object] | Iterable[str] | None
-    timeout: float | str | timedelta | None
-    retries: int
-    checkpoint: JsonObject | None
-    job_id: str | None
-    tags: Sequence[str]
-    place: RunPlace
-
-
-class RunKeywords(DetachKeywords, total=False):
-    """What `Kernel.run` takes by name."""
-
-    sinks: Sequence[object] | None
-    record: bool | None
 
 
 class Kernel:
@@ -134,10 +110,14 @@ class Kernel:
         # Historic hooks are fired before any plugin is there, so that each replays at its own registration.
         self._hooks.caller.synapse_add_hookspecs.call_historic(kwargs={"kernel": self})
         self._hooks.caller.synapse_configure.call_historic(kwargs={"kernel": self, "settings": self.settings})
-        self._load(installed_entry_points() if entry_points is None else entry_points, without)
+        self._host.load_all(
+            installed_entry_points() if entry_points is None else entry_points,
+            self.settings.kernel.plugins,
+            without,
+        )
         for plugin in plugins:
             self.register(plugin)
-        self._check_sections()
+        self._host.check_sections(self.settings)
 
     @property
     def plugins(self) -> list[PluginRecord]:
@@ -550,39 +530,6 @@ class Kernel:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.shutdown()
-
-    def _load(self, entry_points: Iterable[EntryPointLike], without: Sequence[str]) -> None:
-        settings = self.settings.kernel.plugins
-        for found in find_plugins(entry_points):
-            self._host.load(found, decide(found, settings, without))
-        for name in dict.fromkeys((*without, *settings.block, *(settings.only or ()))):
-            if not any(record.answers_to(name) for record in self._host.records):
-                known = [record.name for record in self._host.records]
-                warn(f"No plugin is named {name!r}{suggest(name, known)}")
-        # Only now: a plugin may implement a hook that another, loaded later, specifies.
-        for record in list(self._host.records):
-            self._host.check_hooks(record)
-
-    def _check_sections(self) -> None:
-        """Refuse settings that no plugin knows, unless one that is not loaded may know them."""
-        for record in self._host.records:
-            sections: Mapping[str, str] | Sequence[str] = getattr(record.plugin, "SYNAPSE_SETTINGS", ())
-            if not isinstance(sections, dict):
-                continue
-            for name in self.settings.values.keys() & sections.keys():
-                module, _, attribute = sections[name].partition(":")
-                try:
-                    kind = getattr(import_module(module), attribute)
-                except Exception as error:  # noqa: BLE001 - told again by whoever reads the section
-                    warn(f"Plugin {record.display}: {sections[name]} cannot be imported: {error}")
-                    continue
-                self.settings.section(name, kind)
-        if any(record.state != "active" for record in self._host.records):
-            return
-        known = {s for r in self._host.records for s in getattr(r.plugin, "SYNAPSE_SETTINGS", ())}
-        problems = self.settings.unknown_sections(known)
-        if problems:
-            raise SettingsError(f"{self.settings.origin} cannot be used:", problems)
 
     def _made(self, name: str, factory: Callable[[Kernel], Executor]) -> Executor:
         try:

@@ -11,8 +11,8 @@ import msgspec
 from synapse_kernel.contracts import ErrorInfo, Outcome, RunInfo, Sink
 from synapse_kernel.emitter import Channel, ChildSink
 from synapse_kernel.errors import SynapseError, UsageError, listing, suggest
-from synapse_kernel.hooking import warn
 from synapse_kernel.params import secret_values, shown, texts_in
+from synapse_kernel.plugins import warn
 from synapse_kernel.redaction import MASK, Redactor, masked_places, secrets_of_env
 from synapse_kernel.serialization import to_jsonable
 from synapse_kernel.settings import state_home

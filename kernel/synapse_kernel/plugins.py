@@ -8,20 +8,21 @@ imported; `PluginHost` imports and registers the rest and keeps a `PluginRecord`
 from __future__ import annotations
 
 import warnings
+from importlib import import_module
 from time import perf_counter
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import msgspec
 import pluggy
 
-from synapse_kernel.errors import PluginError, suggest
+from synapse_kernel.errors import PluginError, SettingsError, suggest
 from synapse_kernel.hookspecs import API, PROJECT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from types import ModuleType
 
-    from synapse_kernel.settings import PluginSettings
+    from synapse_kernel.settings import PluginSettings, Settings
 
 GROUP = "synapse_kernel.plugins"
 OWN_DISTRIBUTION = "synapse-kernel"
@@ -52,6 +53,11 @@ class DistributionLike(Protocol):
 
 class PluginWarning(UserWarning):
     """A plugin, or one contribution of it, is left out; the message names it and why."""
+
+
+def warn(text: str) -> None:
+    """Tell of something that is left out."""
+    warnings.warn(text, PluginWarning, stacklevel=3)
 
 
 class FoundPlugin(msgspec.Struct, frozen=True):
@@ -148,6 +154,44 @@ class PluginHost:
         self.manager = manager
         self.records: list[PluginRecord] = []
         self._strict = strict
+
+    def load_all(
+        self, entry_points: Iterable[EntryPointLike], settings: PluginSettings, without: Sequence[str]
+    ) -> None:
+        """Import and register the plugins that are not blocked; a name that blocks none is warned of."""
+        for found in find_plugins(entry_points):
+            self.load(found, decide(found, settings, without))
+        for name in dict.fromkeys((*without, *settings.block, *(settings.only or ()))):
+            if not any(record.answers_to(name) for record in self.records):
+                warn(f"No plugin is named {name!r}{suggest(name, [record.name for record in self.records])}")
+        # Only now: a plugin may implement a hook that another, loaded later, specifies.
+        for record in list(self.records):
+            self.check_hooks(record)
+
+    def check_sections(self, settings: Settings) -> None:
+        """
+        Check the settings of plugins by their own types; raises `SettingsError`.
+
+        A section that no plugin knows is refused, unless one that is not loaded may know it.
+        """
+        for record in self.records:
+            sections: Mapping[str, str] | Sequence[str] = getattr(record.plugin, "SYNAPSE_SETTINGS", ())
+            if not isinstance(sections, dict):
+                continue
+            for name in settings.values.keys() & sections.keys():
+                module, _, attribute = sections[name].partition(":")
+                try:
+                    kind = getattr(import_module(module), attribute)
+                except Exception as error:  # noqa: BLE001 - told again by whoever reads the section
+                    warn(f"Plugin {record.display}: {sections[name]} cannot be imported: {error}")
+                    continue
+                settings.section(name, kind)
+        if any(record.state != "active" for record in self.records):
+            return
+        known = {s for r in self.records for s in getattr(r.plugin, "SYNAPSE_SETTINGS", ())}
+        problems = settings.unknown_sections(known)
+        if problems:
+            raise SettingsError(f"{settings.origin} cannot be used:", problems)
 
     def load(self, found: FoundPlugin, blocked: str | None) -> PluginRecord:
         """Import and register one plugin, unless it is blocked."""

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TypedDict, cast
 
 import msgspec
 
@@ -52,6 +52,27 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     tags: Sequence[str] = ()
     record: bool | None = None
     place: RunPlace = RunPlace()
+
+
+class DetachKeywords(TypedDict, total=False):
+    """What `Kernel.detach` takes by name."""
+
+    executor: str | None
+    resources: Resources | None
+    env: Mapping[str, object] | Iterable[str] | None
+    timeout: float | str | timedelta | None
+    retries: int
+    checkpoint: JsonObject | None
+    job_id: str | None
+    tags: Sequence[str]
+    place: RunPlace
+
+
+class RunKeywords(DetachKeywords, total=False):
+    """What `Kernel.run` takes by name."""
+
+    sinks: Sequence[object] | None
+    record: bool | None
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):

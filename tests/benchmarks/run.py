@@ -20,6 +20,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import clustering
 import emitting
 import in_process
 import pipelining
@@ -35,6 +36,7 @@ GROUPS: dict[str, Callable[[], list[Figure]]] = {
     "steps": stepping.figures,
     "pipelines": pipelining.figures,
     "history": recording.figures,
+    "ray": clustering.figures,
 }
 
 

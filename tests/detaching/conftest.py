@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
 import subprocess
 import sys
 import textwrap
@@ -12,12 +10,11 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-import msgspec
+import psutil
 import pytest
 
 from synapse_kernel import Kernel
 from synapse_kernel.events import Event, State, decode_event
-from synapse_kernel.owners import Owner, is_alive
 from synapse_kernel.stores import RunStore
 from synapse_plugins.history.sqlite_store import SqliteStore
 
@@ -89,12 +86,18 @@ class Farm:
         return [event.state for event in events if isinstance(event, State)]
 
     def close(self) -> None:
-        """Kill what still lives."""
-        for file in self.folder.glob("*/owner.json"):
-            owner = msgspec.json.decode(file.read_bytes(), type=Owner)
-            if is_alive(owner):
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(owner.pid, signal.SIGKILL)
+        """Kill what still lives, and see that nothing is left."""
+        self.until(lambda: not self._kill_all(), "every process of the farm ends")
+
+    def _kill_all(self) -> int:
+        """Kill the processes of this farm, also those that had no time to say who they are; count them."""
+        lines = psutil.process_iter(["cmdline"])
+        # Its path is an argument of each, and of the shell that starts it.
+        found = [each for each in lines if f"{self.folder}/" in " ".join(each.info["cmdline"] or ())]
+        for process in found:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        return len(found)
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -18,11 +19,12 @@ from pathlib import Path
 import msgspec
 
 from synapse_kernel import Kernel
-from synapse_kernel.contracts import ErrorInfo, Order, Outcome, RunPlace, Send, Task
+from synapse_kernel.contracts import ErrorInfo, Outcome, RunPlace, Send, Task
 from synapse_kernel.emitter import CancelToken, Pulse
 from synapse_kernel.errors import SynapseError
 from synapse_kernel.events import Event, decode_event, encode_event
 from synapse_kernel.hookspecs import hookimpl
+from synapse_kernel.lasting import Order
 from synapse_kernel.owners import Owner, is_alive, this_process
 from synapse_kernel.specs import ExecutorSpec
 from synapse_kernel.worker import execute
@@ -30,6 +32,7 @@ from synapse_kernel.worker import execute
 FARM = "LASTING_FARM"
 """The variable that names the folder of the farm; a file ``full`` in it lets nothing more start."""
 POLL_SECONDS = 0.02
+LIFETIME_SECONDS = 600
 
 
 @hookimpl
@@ -170,6 +173,8 @@ class Wire:
 
 
 def main(place: Path) -> None:
+    # Where the tests were killed, nobody ends it.
+    signal.alarm(LIFETIME_SECONDS)
     write(place / "owner.json", msgspec.json.encode(this_process()))
     start = json.loads((place / "start.json").read_text(encoding="utf-8"))
     sys.path[:] = start["sys_path"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -153,11 +154,13 @@ def test_what_an_executor_tells_again_is_not_doubled(
 
 
 def test_a_process_that_attached_says_that_it_lives(
-    kernel: Kernel, detached: str, farm, monkeypatch: pytest.MonkeyPatch
+    make_kernel: Callable[..., Kernel], detached: str, farm, monkeypatch: pytest.MonkeyPatch
 ):
     """Another machine could not tell otherwise."""
     heard: list[Owner] = []
     monkeypatch.setattr("synapse_plugins.history.recorder.HEARTBEAT_SECONDS", 0.05)
+    # One whose heart did not beat before.
+    kernel = make_kernel()
     monkeypatch.setattr(kernel.store, "heartbeat", heard.append)
     kernel.attach(detached)
 

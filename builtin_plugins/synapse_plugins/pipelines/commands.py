@@ -28,8 +28,8 @@ from synapse_kernel.errors import ProblemsError, SynapseError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from synapse_kernel.contracts import PipelineConductor, PipelineHost
     from synapse_kernel.kernel import Kernel
+    from synapse_kernel.lasting import PipelineConductor, PipelineHost
     from synapse_kernel.params import Layer, Merged
     from synapse_plugins.pipelines.running import Runnable
 
@@ -267,8 +267,8 @@ def _places(kernel: Kernel) -> list[str]:
 
 def _host(kernel: Kernel, place: str) -> PipelineHost:
     """Return what runs pipelines elsewhere; raises `UnknownNameError` for a name that is not there."""
-    from synapse_kernel.contracts import PipelineHost
     from synapse_kernel.errors import UnknownNameError, listing, suggest
+    from synapse_kernel.lasting import PipelineHost
 
     known = _places(kernel)
     name = f"{place}{_HOST}"
@@ -285,7 +285,7 @@ def _host(kernel: Kernel, place: str) -> PipelineHost:
 
 
 def _conductor(kernel: Kernel) -> PipelineConductor:
-    from synapse_kernel.contracts import PipelineConductor
+    from synapse_kernel.lasting import PipelineConductor
 
     found = kernel.executor("pipeline")
     assert isinstance(found, PipelineConductor)

@@ -21,10 +21,11 @@ from synapse_plugins.pipelines.scheduler import PipelineFailed
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from synapse_kernel.contracts import Outcome, PipelineOrder, Send, Task
+    from synapse_kernel.contracts import Outcome, Send, Task
     from synapse_kernel.events import Event
     from synapse_kernel.handles import Run
     from synapse_kernel.kernel import Kernel
+    from synapse_kernel.lasting import PipelineOrder
     from synapse_plugins.pipelines.progress import PipelineProgress
 
 

@@ -17,10 +17,10 @@ import msgspec
 from synapse_kernel.contracts import ErrorInfo, KnownResult, RunPlace
 from synapse_kernel.control import Control
 from synapse_kernel.errors import ParamsError, RunCancelled, SynapseError, UsageError
-from synapse_kernel.hooking import warn
 from synapse_kernel.models import check_type
 from synapse_kernel.opening import open_sinks, secrets_of
 from synapse_kernel.params import Layer
+from synapse_kernel.plugins import warn
 from synapse_kernel.preparation import Prepared, RunOptions, prepare
 from synapse_kernel.runs import conduct
 from synapse_kernel.serialization import params_to_plain

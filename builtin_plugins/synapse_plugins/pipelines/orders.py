@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, cast
 
 import msgspec
 
-from synapse_kernel.contracts import ActionRef, ActionSpec, PipelineOrder
+from synapse_kernel.contracts import ActionRef, ActionSpec
 from synapse_kernel.durations import seconds
 from synapse_kernel.errors import Problem, SynapseError, UsageError
+from synapse_kernel.lasting import PipelineOrder
 from synapse_kernel.preparation import portable
 from synapse_kernel.redaction import MASK
 from synapse_kernel.serialization import params_to_plain
@@ -67,12 +68,13 @@ def order_of(
     else:
         pipeline.check_for(kernel)
     spec = pipeline.spec
-    actions = _actions(spec, kernel)
+    portable_spec = _with_portable_actions(spec)
+    actions = _actions(portable_spec, kernel)
     limit = given.get("timeout")
     return PipelineOrder(
         run_id=resume or os.urandom(8).hex(),
         name=spec.name,
-        document=document_of(_with_portable_actions(spec)),
+        document=document_of(portable_spec),
         params=params_to_plain(params),
         target=given.get("target"),
         resume=resume is not None,
@@ -158,7 +160,7 @@ def _with_portable_actions(spec: PipelineSpec) -> PipelineSpec:
 def _actions(spec: PipelineSpec, kernel: Kernel) -> list[ActionSpec]:
     """Return the actions of a pipeline, each once, as far as another process needs to know them."""
     found: dict[str, ActionSpec] = {}
-    for node in _with_portable_actions(spec).nodes:
+    for node in spec.nodes:
         action, _ = find_action(node.action, spec.base, kernel)
         bare = ActionSpec(
             name=action.name,

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import deque
 from time import monotonic
 from typing import TYPE_CHECKING, Protocol, cast
 
 import ray
+from ray.exceptions import RayError
 
 from synapse_plugins.ray_executors import entry
 from synapse_plugins.ray_executors.resources import ray_options
 from synapse_plugins.ray_executors.streaming_executor import StreamingExecutor
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from synapse_kernel.kernel import Kernel
     from synapse_plugins.ray_executors.connection import Connection
     from synapse_plugins.ray_executors.entry import Call, Packed
@@ -42,6 +46,8 @@ class RayActorExecutor(StreamingExecutor):
         """End the actors, and let go of the cluster."""
         self._closed.set()
         for pool in self._all_pools():
+            with contextlib.suppress(ValueError):
+                pool.connection.relievers.remove(self._relieve)
             pool.close()
         super().shutdown()
 
@@ -84,8 +90,10 @@ class RayActorExecutor(StreamingExecutor):
     def _sweep(self) -> None:
         while not self._closed.wait(_SWEEP_SECONDS):
             for pool in self._all_pools():
-                pool.end_idle(self._settings.idle_timeout)
-                pool.forget_dead()
+                # A cluster that is going: the next look is soon.
+                with contextlib.suppress(RayError, ConnectionError):
+                    pool.end_idle(self._settings.idle_timeout)
+                    pool.forget_dead()
 
 
 class _Method(Protocol):
@@ -114,9 +122,9 @@ class _Worker:
 class _Pool:
     """The actors of one environment, and the attempts that wait for one."""
 
-    def __init__(self, make: object, limit: int, connection: Connection) -> None:
+    def __init__(self, make: Callable[[], _Handle], limit: int, connection: Connection) -> None:
+        self.connection = connection
         self._make = make
-        self._connection = connection
         self._limit = limit
         self._idle: list[_Worker] = []
         self._busy: set[_Worker] = set()
@@ -150,9 +158,9 @@ class _Pool:
 
     def forget_dead(self) -> None:
         """Forget the idle actors whose node is gone."""
-        if not self._idle or self._connection.lost.is_set():
+        if not self._idle or self.connection.lost.is_set():
             return
-        alive = self._connection.node_ids()
+        alive = self.connection.node_ids()
         with self._lock:
             self._idle = [worker for worker in self._idle if worker.node in alive]
 
@@ -167,7 +175,7 @@ class _Pool:
 
     def kill(self, worker: _Worker) -> None:
         """Kill an actor, unless that went with its cluster: Ray would start another to ask it."""
-        if ray.is_initialized() and not self._connection.lost.is_set():
+        if ray.is_initialized() and not self.connection.lost.is_set():
             ray.kill(cast("ray.actor.ActorHandle[object]", worker.handle))
 
     def _begin(self) -> None:
@@ -181,7 +189,6 @@ class _Pool:
                 job, shipment = self._waiting.popleft()
                 worker = self._idle.pop() if self._idle else None
                 if worker is None:
-                    assert callable(self._make)
                     worker = _Worker(self._make())
                 self._busy.add(worker)
             stream = cast("Stream", worker.call.remote(job.call(shipment)))

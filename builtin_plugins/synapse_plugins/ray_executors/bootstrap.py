@@ -52,8 +52,13 @@ class BootstrapError(Exception):
 
 
 def code_root() -> str:
+    """Return the folder for code on this machine; see `private_folder`."""
+    return private_folder("code")
+
+
+def private_folder(name: str) -> str:
     """
-    Return the folder for code on this machine, made if it is not there.
+    Return a folder of this user's alone on this machine, made if it is not there.
 
     Raises `BootstrapError` if somebody else could have put something into it.
     """
@@ -66,9 +71,9 @@ def code_root() -> str:
             f"{root} is not a folder that only user {os.getuid()} can write\n"
             f"  remove it, or give the workers another TMPDIR"
         )
-    code = root / "code"
-    code.mkdir(mode=0o700, exist_ok=True)
-    return str(code)
+    folder = root / name
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return str(folder)
 
 
 def has(digest: str) -> bool:

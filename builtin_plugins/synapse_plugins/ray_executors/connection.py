@@ -13,7 +13,7 @@ import os
 import socket
 import threading
 from time import monotonic, sleep
-from typing import TYPE_CHECKING, ClassVar, Protocol, TypedDict
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import ray
 from ray import exceptions
@@ -21,6 +21,7 @@ from ray import exceptions
 from synapse_kernel.errors import SynapseError, UsageError
 from synapse_plugins.ray_executors.board import DriverBoard
 from synapse_plugins.ray_executors.heads import is_listening, outliving_the_head, why_no_head
+from synapse_plugins.ray_executors.nodes import all_nodes, available_now, own_raylet, sums
 from synapse_plugins.ray_executors.printing import keep_ray_quiet
 from synapse_plugins.ray_executors.resources import is_possible, shortage, told, waiting_for
 from synapse_plugins.ray_executors.settings import RaySettings
@@ -40,6 +41,7 @@ _ANSWER_SECONDS = 2.0
 # No call into Ray takes longer that waits for something.
 _CALL_SECONDS = 7.0
 _LEAVE_SECONDS = 30.0
+_LAST_PORT = 65535
 
 
 class ClusterError(SynapseError):
@@ -86,7 +88,7 @@ class Connection:
         self._available: dict[str, float] | None = None
         self._lock = threading.Lock()
         self._closed = threading.Event()
-        self._here = _own_raylet()
+        self._here = own_raylet()
         for work in (self._watch, self._look_after):
             threading.Thread(target=work, name="synapse-ray-watch", daemon=True).start()
 
@@ -94,20 +96,20 @@ class Connection:
     def announcement(self) -> str:
         """One line for the person who watches."""
         if self.started:
-            return f"started a Ray cluster for this process: {told(_sums(self.nodes()))}"
-        return f"connected to the Ray cluster at {self.address}: {told(_sums(self.nodes()))}"
+            return f"started a Ray cluster for this process: {told(sums(self.nodes()))}"
+        return f"connected to the Ray cluster at {self.address}: {told(sums(self.nodes()))}"
 
     def nodes(self) -> list[Mapping[str, float]]:
         """Return what each node that is alive has, as of the last seconds."""
         with self._lock:
             if monotonic() - self._read_at > _NODES_SECONDS:
-                self._nodes = [node["Resources"] for node in _nodes() if node["Alive"]]
+                self._nodes = [node["Resources"] for node in all_nodes() if node["Alive"]]
                 self._read_at = monotonic()
             return self._nodes
 
     def node_ids(self) -> list[str]:
         """Return the nodes that are alive."""
-        return [node["NodeID"] for node in _nodes() if node["Alive"]]
+        return [node["NodeID"] for node in all_nodes() if node["Alive"]]
 
     def why_impossible(self, demand: Mapping[str, float], *, fresh: bool = False) -> str | None:
         """Say why no node could ever meet a demand, or None if one can."""
@@ -121,8 +123,8 @@ class Connection:
         if self._available is None:
             for relieve in list(self.relievers):
                 relieve()
-            self._available = _available()
-        return waiting_for(demand, _sums(self.nodes()), self._available)
+            self._available = available_now()
+        return waiting_for(demand, sums(self.nodes()), self._available)
 
     def answers(self) -> bool:
         """Tell whether the cluster can be asked something; waits while that is not certain."""
@@ -221,8 +223,9 @@ def release(user: object) -> None:
         _Process.users.discard(id(user))
         if _Process.users or _Process.connection is None:
             return
-        found, _Process.connection = _Process.connection, None
-    found.close()
+        # Who asks meanwhile waits: Ray would give it the connection that is being ended.
+        _Process.connection.close()
+        _Process.connection = None
 
 
 def _await_leaving(settings: RaySettings) -> None:
@@ -260,18 +263,17 @@ def _connected(settings: RaySettings, *, dashboard: bool) -> Connection:
             f"ray.address {address!r} is of Ray Client, which streams no events\n"
             "  give the head's host:port, or its dashboard's http:// address with --executor ray-job"
         )
-    if address == "local":
+    if address in {None, "local"}:
+        # Not one that happens to run on this machine, as Ray itself would: it may be anybody's.
         return _started(settings, dashboard=dashboard)
-    if address is None:
-        try:
-            return _joined("auto", settings)
-        except (ConnectionError, ClusterError):
-            # There is none, or it is somebody else's: nobody asked for it by name.
-            return _started(settings, dashboard=dashboard)
+    assert address is not None
     try:
         return _joined(address, settings)
     except ConnectionError as error:
-        raise _unreachable(address, str(error)) from error
+        if address == "auto":
+            raise _unreachable(address, str(error)) from error
+        # There is a head: see `_check_reachable`.
+        raise _refused(address, error) from error
 
 
 def _started(settings: RaySettings, *, dashboard: bool) -> Connection:
@@ -309,7 +311,7 @@ def _joined(address: str, settings: RaySettings) -> Connection:
 def _check_reachable(address: str, timeout: float) -> None:
     """Raise unless somebody listens there: Ray itself would try for long."""
     host, _, port = address.rpartition(":")
-    if not host or not port.isdigit():
+    if not host or not port.isdigit() or int(port) > _LAST_PORT:
         raise UsageError(
             f"ray.address {address!r} is no address\n"
             "  allowed: auto, local, host:port of the cluster's head, or the http:// URL of its dashboard"
@@ -331,6 +333,12 @@ def _unreachable(address: str, reason: str) -> ClusterError:
 
 def _refused(address: str, error: Exception) -> ClusterError:
     text = str(error)
+    if isinstance(error, ConnectionError):
+        return ClusterError(
+            f"A Ray cluster's head is at {address}, but refuses this connection; has it another token?\n"
+            "  name the file that holds it with: --set ray.token_path=FILE",
+            address=address,
+        )
     if isinstance(error, exceptions.AuthenticationError) or "token" in text.lower():
         return ClusterError(
             f"The Ray cluster at {address} refuses the token: {_first(error)}\n"
@@ -355,9 +363,7 @@ def _described(settings: RaySettings, *, started: bool, foreign: bool) -> Connec
 
 def _check_address(connection: Connection, settings: RaySettings) -> None:
     address = settings.address
-    if address in {None, "auto", "local", connection.address} or address is None:
-        return
-    if address.startswith("http"):
+    if address is None or address in {"auto", "local", connection.address} or address.startswith("http"):
         return
     host, _, port = address.rpartition(":")
     with contextlib.suppress(OSError):
@@ -369,44 +375,6 @@ def _check_address(connection: Connection, settings: RaySettings) -> None:
         f"ray.address {address!r}: this process is connected to the Ray cluster at {connection.address}\n"
         "  one process has one Ray cluster; use another process for another cluster"
     )
-
-
-def _sums(nodes: list[Mapping[str, float]]) -> dict[str, float]:
-    names = [name for name in ("CPU", "GPU", "memory") if any(node.get(name) for node in nodes)]
-    named = dict.fromkeys(
-        name
-        for node in nodes
-        for name in node
-        if not name.startswith(("node:", "accelerator_type")) and name != "object_store_memory"
-    )
-    return {name: sum(node.get(name, 0) for node in nodes) for name in dict.fromkeys([*names, *named])}
-
-
-def _own_raylet() -> str | None:
-    """Return where the node of this process listens, as ``host:port``."""
-    own = ray.get_runtime_context().get_node_id()
-    for node in _nodes():
-        if node["NodeID"] == own:
-            return f"{node['NodeManagerAddress']}:{node['NodeManagerPort']}"
-    return None
-
-
-class _Node(TypedDict):
-    NodeID: str
-    NodeManagerAddress: str
-    NodeManagerPort: int
-    Alive: bool
-    Resources: dict[str, float]
-
-
-def _nodes() -> list[_Node]:
-    nodes: list[_Node] = ray.nodes()  # type: ignore[no-untyped-call]
-    return nodes
-
-
-def _available() -> dict[str, float]:
-    available: dict[str, float] = ray.available_resources()  # type: ignore[no-untyped-call]
-    return available
 
 
 def _first(error: Exception) -> str:

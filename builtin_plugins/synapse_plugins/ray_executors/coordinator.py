@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import msgspec
 
-from synapse_kernel.contracts import JsonObject, PipelineConductor, PipelineOrder
-from synapse_kernel.errors import SynapseError
+from synapse_kernel.contracts import JsonObject
 from synapse_kernel.kernel import Kernel
+from synapse_kernel.lasting import PipelineConductor, PipelineOrder
 from synapse_kernel.opening import store_of
 from synapse_kernel.owners import this_process
 from synapse_kernel.serialization import decode_struct
@@ -71,14 +71,14 @@ class Conductor:
         self._kernel: Kernel | None = None
         self._begun = threading.Event()
         self._answered = threading.Event()
-        self._error: SynapseError | None = None
+        self._error: Exception | None = None
 
-    def begun(self, timeout: float) -> bytes | None:
-        """Wait until the pipeline is under way; returns an error's type and text in lines if it cannot be."""
+    def begun(self, timeout: float) -> str | None:
+        """Wait until the pipeline is under way; returns the error's text where it cannot be."""
         self._begun.wait(timeout)
         self._answered.set()
         error = self._error
-        return None if error is None else f"{type(error).__name__}\n{error}".encode()
+        return None if error is None else coordinator_entry.told(error)
 
     def cancel(self, reason: str, grace: float | None) -> bool:
         """Tell the run to stop; False if it is not under way."""
@@ -91,13 +91,13 @@ class Conductor:
         if self._is_at_home() and given.cwd:
             with contextlib.suppress(OSError):
                 os.chdir(given.cwd)
-        with Kernel(given.settings) as kernel:
-            self._kernel = kernel
-            try:
+        try:
+            with Kernel(given.settings) as kernel:
+                self._kernel = kernel
                 self._run(kernel)
-            except SynapseError as error:
-                self._error = error
-                self._begun.set()
+        except Exception as error:  # noqa: BLE001 - whatever it is, who submitted the pipeline is told
+            self._error = error
+        self._begun.set()
         self._answered.wait(_LINGER_SECONDS)
         coordinator_entry.forget(self._run_id)
 
@@ -156,7 +156,7 @@ class Conductor:
         """
         if self._is_at_home() or not self._given.folders:
             return {}
-        bootstrap = entry._bootstrap()
+        bootstrap = entry.bootstrap_module()
         root = Path(bootstrap.code_root()).parent / "pipelines" / self._run_id
         for folder, (digest, name) in self._given.folders.items():
             link = Path(f"{root}{folder}")

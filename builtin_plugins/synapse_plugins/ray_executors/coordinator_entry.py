@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import threading
+from time import sleep
 from typing import TYPE_CHECKING, Protocol, cast
 
 from synapse_plugins.ray_executors import entry
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 NAMESPACE = b"synapse"
 COMMISSION = "commission"
 BUNDLE = "bundle"
+# For the process that submitted the run to hear that it cannot begin.
+_LINGER_SECONDS = 30.0
 
 
 class Conductor(Protocol):
@@ -31,8 +34,8 @@ class Conductor(Protocol):
     def cancel(self, reason: str, grace: float | None) -> bool:
         """Tell the run to stop."""
 
-    def begun(self, timeout: float) -> bytes | None:
-        """Wait until the run is recorded and under way."""
+    def begun(self, timeout: float) -> str | None:
+        """Wait until the run is under way; returns the error's text where it cannot be."""
 
 
 class Coordinator:
@@ -43,18 +46,13 @@ class Coordinator:
         self._packed = packed
         self._made = threading.Event()
         self._conductor: Conductor | None = None
-        self._error: tuple[str, str] | None = None
+        self._error: str | None = None
         threading.Thread(target=self._work, name=f"synapse-coordinator-{run_id}", daemon=True).start()
 
-    def begun(self, timeout: float) -> tuple[str, str] | None:
-        """Wait until the pipeline is under way; returns the error's type and text where it cannot be."""
+    def begun(self, timeout: float) -> str | None:
+        """Wait until the pipeline is under way; returns the error's text where it cannot be."""
         self._made.wait(timeout)
-        if self._conductor is not None:
-            told = self._conductor.begun(timeout)
-            if told is not None:
-                kind, _, text = told.decode().partition("\n")
-                return kind, text
-        return self._error
+        return self._error if self._conductor is None else self._conductor.begun(timeout)
 
     def cancel(self, reason: str, grace: float | None) -> bool:
         """Tell the pipeline to stop; False if it is over."""
@@ -71,23 +69,30 @@ class Coordinator:
                 self._made.set()
                 self._conductor.conduct()
         except BaseException as error:  # noqa: BLE001 - whatever it is, who submitted it is told
-            self._error = type(error).__name__, str(error)
+            self._error = told(error)
             self._made.set()
             if self._conductor is None:
                 # Somebody asks, or has gone: the run has no record yet.
-                threading.Event().wait(30)
+                forget(self._run_id)
+                sleep(_LINGER_SECONDS)
         ray.kill(ray.get_runtime_context().current_actor, no_restart=True)
 
     def _prepared(self, commission: bytes) -> Conductor:
         shipment = entry.Shipment(*self._packed)  # type: ignore[arg-type]
         digests = list(shipment.paths)
         if digests:
-            bootstrap = entry._bootstrap()
+            bootstrap = entry.bootstrap_module()
             for digest in digests:
                 unpack(bootstrap, self._run_id, digest)
-        entry._ready(self._packed)
+        entry.put_in_place(self._packed)
         coordinator = importlib.import_module("synapse_plugins.ray_executors.coordinator")
         return cast("Conductor", coordinator.Conductor(self._run_id, commission))
+
+
+def told(error: BaseException) -> str:
+    """Return an error's text, after its type unless it was written for who reads it."""
+    from_us = any(each.__module__.startswith("synapse_") for each in type(error).__mro__)
+    return str(error) if from_us else f"{type(error).__name__}: {error}"
 
 
 def unpack(bootstrap: ModuleType, run_id: str, digest: str) -> str:

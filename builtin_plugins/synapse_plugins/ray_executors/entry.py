@@ -60,13 +60,13 @@ Call = tuple[Packed, bytes, "BoardName"]
 def run(call: Call) -> Iterator[tuple[object, ...]]:
     """Execute an attempt; what is yielded is told by `remote.run`."""
     packed, attempt, board = call
-    remote, folder, warnings = _ready(packed, board)
+    remote, folder, warnings = put_in_place(packed, board)
     yield from remote.run(attempt, board, folder=folder, warnings=warnings)
 
 
 def rest_of(packed: Packed, board: BoardName, key: str, position: int | None) -> bytes | None:
     """Return what a worker of this node wrote of an attempt before it was killed; see `spool.rest_of`."""
-    _ready(packed, board)
+    put_in_place(packed, board)
     spool = importlib.import_module("synapse_plugins.ray_executors.spool")
     found: bytes | None = spool.rest_of(key, position)
     return found
@@ -127,13 +127,13 @@ class Board:
             waiting.set_result(None)
 
 
-def _ready(packed: Packed, board: BoardName | None = None) -> tuple[ModuleType, str | None, list[str]]:
+def put_in_place(packed: Packed, board: BoardName | None = None) -> tuple[ModuleType, str | None, list[str]]:
     """Put the code in its place; returns what runs attempts, the action's folder, and warnings."""
     warnings: list[str] = []
     folder: str | None = None
     shipment = Shipment(*packed)  # type: ignore[arg-type]
     if shipment.paths or shipment.folder is not None:
-        bootstrap = _bootstrap()
+        bootstrap = bootstrap_module()
         if shipment.paths:
             lacking = bootstrap.install_missing(
                 shipment.requirements, shipment.installer_options, shipment.installer
@@ -164,7 +164,7 @@ def _unpacked(bootstrap: ModuleType, digest: str, board: BoardName | None) -> st
     return str(bootstrap.unpack(digest, data))
 
 
-def _bootstrap() -> ModuleType:
+def bootstrap_module() -> ModuleType:
     """Return `bootstrap`, made of its text: it holds locks, which do not travel."""
     found = sys.modules.get(_BOOTSTRAP_NAME)
     if found is None:

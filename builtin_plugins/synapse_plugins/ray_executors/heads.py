@@ -50,7 +50,8 @@ def why_no_head(address: str, timeout: float) -> str | None:
                 answer += piece
     except TimeoutError:
         return f"nothing was said in {timeout:g} seconds"
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
+        # What cannot be a name is one that is not found.
         return str(error)
     if len(answer) == _FRAME_HEAD and answer[3] == _SETTINGS_FRAME:
         return None

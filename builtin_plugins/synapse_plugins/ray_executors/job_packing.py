@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, cast
 import msgspec
 
 from synapse_kernel._version import __version__
-from synapse_kernel.contracts import Order, Task
+from synapse_kernel.contracts import Task
+from synapse_kernel.lasting import Order
 from synapse_kernel.serialization import encode_struct
 from synapse_plugins.ray_executors.code_bundles import code_bundles, kernel_requirements
 from synapse_plugins.ray_executors.environments import environment_of

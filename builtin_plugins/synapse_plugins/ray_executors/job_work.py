@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from synapse_kernel.contracts import Order, Outcome, RunPlace, Task
+from synapse_kernel.contracts import Outcome, RunPlace, Task
 from synapse_kernel.events import Event, Log, State, encode_data
 from synapse_kernel.kernel import Kernel
+from synapse_kernel.lasting import Order
 from synapse_kernel.owners import this_process
 from synapse_kernel.redaction import Redactor
 from synapse_kernel.serialization import decode_struct, portable_outcome

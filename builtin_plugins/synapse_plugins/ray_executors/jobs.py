@@ -26,9 +26,10 @@ from synapse_plugins.ray_executors.settings import RaySettings
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from synapse_kernel.contracts import Order, Outcome, Send, Task
+    from synapse_kernel.contracts import Outcome, Send, Task
     from synapse_kernel.events import Status
     from synapse_kernel.kernel import Kernel
+    from synapse_kernel.lasting import Order
     from synapse_plugins.ray_executors.job_api import JobState
     from synapse_plugins.ray_executors.job_packing import Parcel
 

@@ -5,19 +5,20 @@ from __future__ import annotations
 import threading
 from datetime import UTC, datetime
 from time import monotonic
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
 from synapse_kernel.contracts import ErrorInfo, Outcome
+from synapse_kernel.detaching import record_crash
 from synapse_kernel.emitter import Channel
 from synapse_kernel.errors import SynapseError
 from synapse_kernel.event_text import NODE_EVENTS
-from synapse_kernel.events import FINAL_STATUSES, Log, State
+from synapse_kernel.events import Log
 from synapse_kernel.handles import Run
 from synapse_kernel.opening import RECORDER, info_of
 from synapse_kernel.owners import this_process
-from synapse_kernel.stores import RunBusyError, end_of
+from synapse_kernel.stores import RunBusyError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -71,7 +72,7 @@ class CoordinatedJob:
     def wait(self, timeout: float | None = None) -> Outcome | None:
         """Return the outcome; None after `timeout` seconds, or once it is closed."""
         deadline = None if timeout is None else monotonic() + timeout
-        while self._outcome is None and not self._closed.is_set():
+        while not self.over:
             left = None if deadline is None else deadline - monotonic()
             if left is not None and left <= 0:
                 break
@@ -88,6 +89,11 @@ class CoordinatedJob:
     def cancel(self, grace: float) -> None:
         """Tell the run to stop; returns at once."""
         threading.Thread(target=self._cancel, args=(grace,), name="synapse-cancel", daemon=True).start()
+
+    @property
+    def over(self) -> bool:
+        """True once there is an outcome, or it is followed no more."""
+        return self._outcome is not None or self._closed.is_set()
 
     def close(self) -> None:
         """Follow it no more."""
@@ -117,9 +123,8 @@ class CoordinatedJob:
 
     def _lost(self) -> None:
         """Conclude a run that nobody conducts any more."""
-        outcome = self._ended()
-        if outcome is not None:
-            self._look_at = 0.0
+        if self._ended() is not None:
+            # The next step reads it.
             return
         error = ErrorInfo(
             type="CoordinatorLost",
@@ -233,27 +238,3 @@ class FollowedRun(Run):
             )
         self._channel.close(outcome)
         return outcome
-
-
-def record_crash(store: RunStore, run_id: str, error: ErrorInfo) -> Outcome:
-    """Record as crashed a run whose process is known to be dead, and return its outcome."""
-    record = store.get(run_id)
-    assert record is not None
-    now = datetime.now(UTC)
-    outcome = Outcome(
-        run_id=run_id,
-        status="crashed",
-        action=record.action,
-        started=record.started or record.created,
-        finished=now,
-        error=error,
-        attempts=record.attempt,
-    )
-    states = [each.event for each in store.events(run_id, kinds=("state",))]
-    told = bool(states) and cast("State", states[-1]).state in FINAL_STATUSES
-    detail = f"{error.type}: {error.message}"
-    last = State(
-        run_id, record.last_seq + 1, now.timestamp(), record.action, None, "crashed", record.attempt, detail
-    )
-    store.finish(end_of(outcome), [] if told else [last])
-    return outcome

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Protocol, cast
 import msgspec
 import ray
 from ray import cloudpickle
-from ray.exceptions import GetTimeoutError, RayError
+from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from synapse_kernel.contracts import ActionSpec, PipelineOrder, Task
+from synapse_kernel.contracts import ActionSpec, Task
 from synapse_kernel.errors import SynapseError, UsageError
 from synapse_kernel.events import State
 from synapse_kernel.serialization import encode_struct
@@ -25,6 +25,7 @@ from synapse_plugins.ray_executors.coordinator import Commission
 from synapse_plugins.ray_executors.entry import Packed, Shipment
 from synapse_plugins.ray_executors.environments import environment_of
 from synapse_plugins.ray_executors.failures import error_of
+from synapse_plugins.ray_executors.nodes import machines
 from synapse_plugins.ray_executors.pipeline_following import CoordinatedJob, FollowedRun
 from synapse_plugins.ray_executors.pipeline_places import (
     StorePlace,
@@ -38,9 +39,10 @@ from synapse_plugins.ray_executors.settings import RaySettings
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from synapse_kernel.contracts import Job, Order, Send
+    from synapse_kernel.contracts import Job, Send
     from synapse_kernel.handles import Run
     from synapse_kernel.kernel import Kernel
+    from synapse_kernel.lasting import Order, PipelineOrder
     from synapse_kernel.stores import RunRecord
     from synapse_plugins.ray_executors.bundles import Bundle
 
@@ -84,7 +86,7 @@ class RayPipelineHost:
         self._settings = kernel.settings.section("ray", RaySettings)
         self._place: StorePlace | None = None
         self._is_coordinator = False
-        self._followed: list[FollowedRun | CoordinatedJob] = []
+        self._followed: list[CoordinatedJob] = []
         self._lock = threading.Lock()
 
     def conduct_here(self) -> None:
@@ -138,7 +140,7 @@ class RayPipelineHost:
                 "  start one with: ray start --head\n"
                 "  or name one with: --set ray.address=HOST:PORT"
             )
-        check_hand_overs(order, self._settings, _machines())
+        check_hand_overs(order, self._settings, machines())
         if self.is_there(order.run_id):
             raise RunBusyError(order.run_id, None)
         ship = not connection.started if self._settings.ship_code is None else self._settings.ship_code
@@ -187,10 +189,7 @@ class RayPipelineHost:
         if self.place.store.outcome(run_id) is None:
             self._reach(run_id)
         after = self._before(record)
-        run = FollowedRun(self._kernel, record, lambda send: self._job(run_id, after, send), sinks)
-        with self._lock:
-            self._followed.append(run)
-        return run
+        return FollowedRun(self._kernel, record, lambda send: self._job(run_id, after, send), sinks)
 
     def record(self, run_id: str) -> RunRecord:
         """Return the coordinator's record of a run; raises `RunNotFoundError`."""
@@ -236,7 +235,7 @@ class RayPipelineHost:
         try:
             answer = actor.cancel.remote(reason, grace)
             return bool(ray.get(cast("ray.ObjectRef[bool]", answer), timeout=_ANSWER_SECONDS))
-        except (RayError, GetTimeoutError):
+        except RayError:
             return False
 
     def _reach(self, run_id: str) -> None:
@@ -270,20 +269,20 @@ class RayPipelineHost:
         actor = cast("_Actor", made.remote(order.run_id, packed))
         try:
             answer = actor.begun.remote(_BEGIN_SECONDS)
-            told = ray.get(
-                cast("ray.ObjectRef[tuple[str, str] | None]", answer),
-                timeout=_BEGIN_SECONDS + _ANSWER_SECONDS,
+            problem = ray.get(
+                cast("ray.ObjectRef[str | None]", answer), timeout=_BEGIN_SECONDS + _ANSWER_SECONDS
             )
         except RayError as error:
-            told = None
+            problem = None
             if place.store.get(order.run_id) is None:
-                # Else it has begun, and may have ended.
+                # Else it has begun, and may have ended. Without what was kept for it, it never does.
+                coordinator_entry.forget(order.run_id)
                 info = error_of(error)
                 raise SynapseError(
                     f"The coordinator of {order.name!r} could not be started: {info.type}: {info.message}"
                 ) from error
-        if told is not None:
-            raise SynapseError(told[1] if told[1] else told[0])
+        if problem is not None:
+            raise SynapseError(problem)
         if place.mirrored:
             self._mirror(order.run_id)
 
@@ -312,7 +311,7 @@ class RayPipelineHost:
     def _job(self, run_id: str, after: int, send: Send, *, records: bool = True) -> CoordinatedJob:
         job = CoordinatedJob(self.place.store, run_id, after, send, self, records=records)
         with self._lock:
-            self._followed.append(job)
+            self._followed = [*(each for each in self._followed if not each.over), job]
         return job
 
     def _actor(self, run_id: str) -> _Actor | None:
@@ -330,12 +329,6 @@ def _packed(code: list[Bundle]) -> Packed:
 def _task_of(order: PipelineOrder, action: ActionSpec) -> Task:
     """Return what the code and the environment of an action are found by."""
     return Task(run_id=order.run_id, action=action.name, ref=action.ref, runtime_env=action.runtime_env)
-
-
-def _machines() -> list[str]:
-    """Return the machines of the cluster, by name: several nodes may be on one."""
-    nodes = cast("list[dict[str, object]]", ray.nodes())  # type: ignore[no-untyped-call]
-    return sorted({str(node["NodeManagerHostname"]) for node in nodes if node["Alive"]})
 
 
 def _no_pipeline(action: str) -> UsageError:

@@ -11,12 +11,14 @@ import msgspec
 from synapse_kernel.errors import UsageError, listing
 from synapse_kernel.settings import state_home
 from synapse_kernel.stores import RunStore
+from synapse_plugins.ray_executors.reach import is_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from synapse_kernel.contracts import JsonObject, PipelineOrder
+    from synapse_kernel.contracts import JsonObject
     from synapse_kernel.kernel import Kernel
+    from synapse_kernel.lasting import PipelineOrder
     from synapse_plugins.ray_executors.settings import RaySettings
 
 _NONE = (None, "none")
@@ -49,10 +51,10 @@ def store_place(kernel: Kernel, settings: RaySettings) -> StorePlace:
         assert store is not None
         assert own is not None
         return StorePlace(
-            url=own if _is_server(own) else store.url,
+            url=own if is_server(own) else store.url,
             store=store,
             mirrored=False,
-            here_only=not _is_server(own),
+            here_only=not is_server(own),
         )
     factory = cast("Callable[[str], RunStore]", kernel.resolve("stores", named.partition(":")[0]))
     store = factory(named)
@@ -60,15 +62,11 @@ def store_place(kernel: Kernel, settings: RaySettings) -> StorePlace:
         store.close()
         store = kernel.store
     return StorePlace(
-        url=named if _is_server(named) else store.url,
+        url=named if is_server(named) else store.url,
         store=store,
         mirrored=own not in _NONE and store is not kernel.store,
         here_only=False,
     )
-
-
-def _is_server(url: str) -> bool:
-    return "://" in url and not url.startswith("sqlite")
 
 
 def work_root(kernel: Kernel, settings: RaySettings, *, here_only: bool) -> str | None:

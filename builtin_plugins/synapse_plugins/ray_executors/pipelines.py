@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 
 import msgspec
 
-from synapse_kernel.contracts import Outcome, PipelineConductor
+from synapse_kernel.contracts import Outcome
 from synapse_kernel.stores import RunBusyError
 
 if TYPE_CHECKING:
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from synapse_kernel.events import Event
     from synapse_kernel.kernel import Kernel
+    from synapse_kernel.lasting import PipelineConductor
     from synapse_plugins.ray_executors.pipeline_host import RayPipelineHost
 
 _OVER = object()

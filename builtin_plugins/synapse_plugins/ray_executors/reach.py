@@ -10,5 +10,9 @@ if TYPE_CHECKING:
 
 def is_reached(settings: Mapping[str, object]) -> bool:
     """Tell whether the run store of settings is one that other machines reach: a server's."""
-    store = str(settings.get("store"))
-    return "://" in store and not store.startswith("sqlite")
+    return is_server(str(settings.get("store")))
+
+
+def is_server(url: str) -> bool:
+    """Tell whether a run store's URL names a server, rather than a file."""
+    return "://" in url and not url.startswith("sqlite")

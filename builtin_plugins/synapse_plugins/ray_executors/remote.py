@@ -21,6 +21,7 @@ from synapse_kernel._version import __version__
 from synapse_kernel.contracts import Task
 from synapse_kernel.emitter import Pulse
 from synapse_kernel.events import Event, Log, encode_data, encode_lines
+from synapse_kernel.opening import working_folder
 from synapse_kernel.owners import this_process
 from synapse_kernel.redaction import Redactor
 from synapse_kernel.serialization import decode_struct, encode_struct, portable_outcome
@@ -212,7 +213,7 @@ class _Asking:
         self._board = board
         self._job = job
         self.asked = False
-        self._ended = False
+        self._over = threading.Event()
 
     def ask(self) -> None:
         """Ask; the answer comes when there is one."""
@@ -221,7 +222,7 @@ class _Asking:
 
     def forget(self) -> None:
         """Say that the attempt is over, if it was ever asked about."""
-        self._ended = True
+        self._over.set()
         if self.asked:
             with contextlib.suppress(Exception):  # it is of use to nobody any more
                 self._handle().over.remote(self._key)
@@ -230,9 +231,14 @@ class _Asking:
         import ray
         from ray.exceptions import RayError
 
-        while not self._ended:
+        while not self._over.is_set():
             try:
-                grace = cast("float | None", ray.get(self._handle().wait.remote(self._key)))  # type: ignore[call-overload]
+                board = self._handle()
+                answer = board.wait.remote(self._key)
+                if self._over.is_set():
+                    # What `forget` told came before the question.
+                    board.over.remote(self._key)
+                grace = cast("float | None", ray.get(answer))  # type: ignore[call-overload]
             except (RayError, ValueError):
                 # Ray starts a board anew whose process has died.
                 sleep(_ASKING_SECONDS)
@@ -339,7 +345,7 @@ def _surroundings(given: Attempt, task: Task, worker: _Worker) -> Iterator[_Outl
     streams = _Printed("stdout", outlet.printed), _Printed("stderr", outlet.printed)
     before = {name: os.environ.get(name) for name in task.env}
     os.environ.update(task.env)
-    here = os.getcwd()  # noqa: PTH109 - text is what is kept
+    here = working_folder()
     if given.cwd and given.boot == worker.boot:
         with contextlib.suppress(OSError):
             os.chdir(given.cwd)
@@ -348,9 +354,11 @@ def _surroundings(given: Attempt, task: Task, worker: _Worker) -> Iterator[_Outl
             yield outlet
     finally:
         outlet.end([rest for stream in streams for rest in stream.rest()])
-        os.chdir(here)
         for name, value in before.items():
             if value is None:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+        # An action may have deleted it.
+        with contextlib.suppress(OSError):
+            os.chdir(here)

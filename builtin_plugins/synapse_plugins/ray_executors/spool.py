@@ -12,11 +12,12 @@ import hashlib
 import mmap
 import os
 import struct
-import tempfile
 import threading
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from time import time
+
+from synapse_plugins.ray_executors.bootstrap import private_folder
 
 SIZE = 4 << 20
 """Bytes of the ring; who writes more than this ahead of the reader waits."""
@@ -39,7 +40,6 @@ class Spool:
 
     def __init__(self) -> None:
         self.path = path = _folder() / f"{os.getpid()}-{os.urandom(4).hex()}.spool"
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
         try:
             os.ftruncate(descriptor, _HEAD + SIZE)
@@ -175,7 +175,7 @@ def _is_running(file: Path) -> bool:
 
 
 def _folder() -> Path:
-    return Path(tempfile.gettempdir()) / f"synapse-kernel-{os.getuid()}" / "spool"
+    return Path(private_folder("spool"))
 
 
 def _digest(key: str) -> bytes:

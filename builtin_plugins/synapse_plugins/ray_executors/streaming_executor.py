@@ -6,7 +6,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from synapse_plugins.ray_executors.connection import ClusterError, connect, release
-from synapse_plugins.ray_executors.resources import demand_of
+from synapse_plugins.ray_executors.resources import demand_of, never_starts
 from synapse_plugins.ray_executors.settings import RaySettings
 from synapse_plugins.ray_executors.shipping import Shipper
 from synapse_plugins.ray_executors.streams import StreamJob
@@ -36,15 +36,17 @@ class StreamingExecutor:
         if not self._settings.autoscaling:
             why = connection.why_impossible(demand) and connection.why_impossible(demand, fresh=True)
             if why:
-                raise ClusterError(
-                    f"The cluster cannot run {task.action!r}: {why}", address=connection.address
-                )
+                raise ClusterError(never_starts(connection.address, why), address=connection.address)
         cargo = self._shipper.load(task, connection)
         job = StreamJob(connection, task, send, demand, autoscaling=self._settings.autoscaling)
         if not connection.announced:
             connection.announced = True
             job.announce(connection.announcement)
-        self.start(job, cargo, demand)
+        try:
+            self.start(job, cargo, demand)
+        except BaseException:
+            connection.waiting.discard(job)
+            raise
         return job
 
     def shutdown(self) -> None:

@@ -19,6 +19,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from synapse_kernel._version import __version__
 from synapse_kernel.contracts import ErrorInfo, Outcome
 from synapse_kernel.events import Event, Message, State, decode_lines
+from synapse_kernel.opening import working_folder
 from synapse_kernel.owners import this_process
 from synapse_kernel.serialization import decode_struct, encode_struct
 from synapse_plugins.ray_executors import entry
@@ -122,7 +123,7 @@ class StreamJob:
         """Return what the worker is given, besides the code."""
         # One more: that it runs is told here, before anything that it says.
         task = msgspec.structs.replace(self._task, seq=self._task.seq + 1)
-        attempt = encode_struct(Attempt(task=task, key=self.key, boot=_boot(), cwd=_cwd()))
+        attempt = encode_struct(Attempt(task=task, key=self.key, boot=_boot(), cwd=working_folder()))
         self._shipment = shipment
         return shipment, attempt, self.connection.board.put_up()
 
@@ -130,10 +131,12 @@ class StreamJob:
         """Go on with the stream of a worker."""
         with self._state:
             self._place, self._stream = place, stream
-            told = self._told
+            told, over = self._told, self._ended.is_set()
         self._begun.set()
-        if told:
+        if told or over:
             place.kill()
+        if over:
+            place.ended(None, broken=True)
 
     def wait_started(self) -> None:
         """Return once the action has begun, or the attempt has ended without."""
@@ -342,14 +345,16 @@ class StreamJob:
 
     def _conclude(self, outcome: Outcome, *, broken: bool) -> None:
         self.connection.waiting.discard(self)
-        self._outcome = outcome
-        self._ended.set()
+        with self._state:
+            self._outcome = outcome
+            self._ended.set()
+            place = self._place
         if self.connection.lost.is_set():
             return
         if self._told:
             self.connection.board.forget(self.key)
-        if self._place is not None:
-            self._place.ended(self._hello.node if self._hello is not None else None, broken=broken)
+        if place is not None:
+            place.ended(self._hello.node if self._hello is not None else None, broken=broken)
 
     def _lost(self) -> ErrorInfo:
         return ErrorInfo(
@@ -377,10 +382,3 @@ class StreamJob:
 @cache
 def _boot() -> str:
     return this_process().boot
-
-
-def _cwd() -> str:
-    try:
-        return os.getcwd()  # noqa: PTH109 - text is what travels
-    except OSError:
-        return ""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from synapse_kernel.contracts import Outcome
     from synapse_kernel.handles import Run
-    from synapse_kernel.kernel import RunKeywords
+    from synapse_kernel.preparation import RunKeywords
 
 MakeKernel: TypeAlias = Callable[[Mapping[str, object]], Kernel]
 

@@ -11,10 +11,11 @@ import pytest
 
 from synapse_kernel import Kernel
 from synapse_kernel.cli.app import run_app
-from synapse_kernel.contracts import ActionRef, PipelineConductor, PipelineOrder
+from synapse_kernel.contracts import ActionRef
 from synapse_kernel.errors import ParamsError, UsageError
 from synapse_kernel.handles import Run
 from synapse_kernel.hookspecs import hookimpl
+from synapse_kernel.lasting import PipelineConductor, PipelineOrder
 from synapse_kernel.specs import ExecutorSpec
 from synapse_plugins.pipelines import ActionPipeline, Pipeline
 

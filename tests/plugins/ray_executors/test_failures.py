@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -35,6 +36,20 @@ ACTIONS = """
     @action
     def nothing(params, ctx):
         ctx.log("here", {"pid": os.getpid()})
+
+
+    @action
+    def fail_oddly(params, ctx):
+        from odd import Odd
+
+        ctx.log("said", {"n": 0})
+        raise Odd("salt", pepper=2)
+
+
+    @action
+    def return_what_is_no_json(params, ctx):
+        ctx.log("said", {"n": 0})
+        return {"worker": ctx}
 
 
     @action
@@ -127,6 +142,14 @@ ACTIONS = """
 """
 
 
+# Its constructor takes more than its text: who unpickles it needs the class.
+ODD = """
+    class Odd(Exception):
+        def __init__(self, text, *, pepper):
+            super().__init__(f"{text}, and pepper {pepper}")
+"""
+
+
 class Watched:
     """A run and what its sink heard; each wait is bounded."""
 
@@ -189,7 +212,7 @@ def executor(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def folder(make_folder: Callable[..., Path]) -> Path:
     """Return a folder with the actions above."""
-    return make_folder({"actions.py": ACTIONS})
+    return make_folder({"actions.py": ACTIONS, "odd.py": ODD})
 
 
 @pytest.fixture
@@ -221,7 +244,9 @@ def test_a_worker_that_dies_fails_its_run_with_all_that_was_said(
     assert [("pending", 1), ("running", 1), ("failed", 1)] == run.stages
 
 
-@pytest.mark.parametrize("count", [1, 500, 20_000])
+@pytest.mark.parametrize(
+    "count", [pytest.param(1, marks=pytest.mark.slow), 500, pytest.param(20_000, marks=pytest.mark.slow)]
+)
 def test_every_event_before_a_kill_arrives(start: Callable[..., Watched], executor: str, count: int):
     run = start("die_midway", {"count": count}, executor=executor)
 
@@ -243,6 +268,7 @@ def test_a_worker_that_another_process_kills_fails_its_run(start: Callable[..., 
     assert [0] == run.numbers
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seconds", [0, 0.002, 0.02])
 def test_a_worker_that_dies_as_its_action_ends_gives_one_outcome(
     start: Callable[..., Watched], executor: str, seconds: float
@@ -275,10 +301,42 @@ def test_a_crash_is_retried_and_the_attempts_do_not_mix(start: Callable[..., Wat
     ] == run.stages
 
 
+@pytest.mark.slow
 def test_threads_that_go_on_talking_do_not_keep_a_run_from_its_end(
     start: Callable[..., Watched], executor: str
 ):
     assert "done" == start("flood", executor=executor).end().result
+    assert start("nothing", executor=executor).end().ok
+
+
+# What cannot travel.
+
+
+def test_an_exception_of_a_module_that_is_not_here_is_told_in_words(
+    start: Callable[..., Watched], executor: str
+):
+    run = start("fail_oddly", executor=executor)
+
+    error = run.end().error
+
+    assert "odd" not in sys.modules
+    assert error is not None
+    assert ("action", "Odd", "salt, and pepper 2") == (error.kind, error.type, error.message)
+    assert 'raise Odd("salt", pepper=2)' in error.traceback
+    assert [0] == run.numbers
+
+
+def test_a_result_that_is_no_json_fails_its_run_and_not_its_worker(
+    start: Callable[..., Watched], executor: str
+):
+    run = start("return_what_is_no_json", executor=executor)
+
+    error = run.end().error
+
+    assert error is not None
+    assert ("result", "ResultError") == (error.kind, error.type)
+    assert error.message.startswith("The result is not JSON: it['worker'] is of type RuntimeContext\n")
+    assert [0] == run.numbers
     assert start("nothing", executor=executor).end().ok
 
 
@@ -308,6 +366,7 @@ def test_a_pool_whose_actor_was_killed_is_refilled(start: Callable[..., Watched]
     assert killed != after.worker()
 
 
+@pytest.mark.slow
 def test_no_more_actors_than_allowed_are_made(ray_kernel: Callable[..., Kernel], folder: Path):
     kernel = ray_kernel(QUICK, max_workers=1)
 
@@ -317,6 +376,7 @@ def test_no_more_actors_than_allowed_are_made(ray_kernel: Callable[..., Kernel],
     assert 1 == len({run.worker() for run in runs})
 
 
+@pytest.mark.slow
 def test_an_actor_that_was_idle_for_long_goes(
     ray_kernel: Callable[..., Kernel], folder: Path, pid_is_gone: Callable[[int], bool]
 ):
@@ -326,6 +386,7 @@ def test_an_actor_that_was_idle_for_long_goes(
     wait_for(lambda: pid_is_gone(run.worker()))
 
 
+@pytest.mark.slow
 def test_an_idle_actor_gives_way_to_a_run_that_needs_its_cpus(
     ray_kernel: Callable[..., Kernel], folder: Path
 ):
@@ -339,7 +400,7 @@ def test_an_idle_actor_gives_way_to_a_run_that_needs_its_cpus(
 # Stops.
 
 
-@pytest.mark.parametrize("action", ["block", "hold"])
+@pytest.mark.parametrize("action", ["block", pytest.param("hold", marks=pytest.mark.slow)])
 def test_a_call_that_nothing_interrupts_ends_with_its_worker(
     start: Callable[..., Watched], executor: str, action: str, pid_is_gone: Callable[[int], bool]
 ):
@@ -353,6 +414,7 @@ def test_a_call_that_nothing_interrupts_ends_with_its_worker(
     assert start("nothing", executor=executor).end().ok
 
 
+@pytest.mark.slow
 def test_a_time_out_counts_from_the_start_and_not_while_a_run_waits(
     start: Callable[..., Watched], executor: str
 ):
@@ -453,6 +515,7 @@ def test_an_environment_that_cannot_be_built_is_told_with_the_installers_last_li
     assert "No matching distribution found for no-such-package-for-synapse==9.9" in error.output
 
 
+@pytest.mark.slow
 def test_ray_prints_nothing_of_its_own(
     start: Callable[..., Watched], executor: str, capfd: pytest.CaptureFixture[str]
 ):

@@ -19,8 +19,9 @@ import pytest
 from tests.plugins.ray_executors.heads import Head, end_head, free_ports, start_head, wait_for
 
 from synapse_kernel import Kernel, Log, State
-from synapse_kernel.contracts import LastingJob, Order, Outcome, QueuedJob, Resources, Task
+from synapse_kernel.contracts import Outcome, QueuedJob, Resources, Task
 from synapse_kernel.events import Event
+from synapse_kernel.lasting import LastingJob, Order
 from synapse_kernel.testing import RecordedSink
 from synapse_plugins.ray_executors.job_api import JobExistsError, JobNotFoundError, JobsApi
 from synapse_plugins.ray_executors.job_following import SMALL

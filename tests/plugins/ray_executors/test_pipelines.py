@@ -20,8 +20,9 @@ from pydantic import BaseModel
 
 from synapse_kernel import Kernel, action
 from synapse_kernel.cli.app import run_app
-from synapse_kernel.contracts import Outcome, PipelineOrder
+from synapse_kernel.contracts import Outcome
 from synapse_kernel.errors import RunFailedError, SynapseError, UsageError
+from synapse_kernel.lasting import PipelineOrder
 from synapse_kernel.stores import RunBusyError, RunQuery
 from synapse_plugins.pipelines import ActionPipeline, Pipeline, PipelineError
 from synapse_plugins.ray_executors import RayPipelineExecutor
@@ -232,6 +233,7 @@ def test_a_pipeline_runs_in_the_cluster_and_its_nodes_as_ray_tasks(
     }
 
 
+@pytest.mark.slow
 def test_its_coordinator_goes_when_it_has_ended(
     pipelines: RayPipelineExecutor, project: Path, tmp_path: Path
 ) -> None:
@@ -263,6 +265,7 @@ def test_a_pipeline_of_python_travels_where_its_actions_can_be_found(pipelines: 
     assert {"twice": {"value": 16}} == pipelines.get_result(run_id, PATIENCE)
 
 
+@pytest.mark.slow
 def test_variables_that_nodes_pass_on_are_those_of_who_submitted_it(
     pipelines: RayPipelineExecutor, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -307,6 +310,7 @@ def test_cancel_ends_the_nodes_and_the_pipeline(
     assert not pipelines.cancel(run_id)
 
 
+@pytest.mark.slow
 def test_a_cancelled_pipeline_is_gone_on_with_from_its_record(
     pipelines: RayPipelineExecutor, project: Path, tmp_path: Path
 ) -> None:
@@ -328,6 +332,7 @@ def test_a_cancelled_pipeline_is_gone_on_with_from_its_record(
     assert ["first", "second", "second", "third"] == effects_of(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_run_that_succeeded_is_not_gone_on_with(
     pipelines: RayPipelineExecutor, project: Path, tmp_path: Path
 ) -> None:
@@ -367,6 +372,7 @@ def test_progress_is_streamed_to_the_end(
     assert _told(last) == _told(pipelines.get_progress(run_id))
 
 
+@pytest.mark.slow
 def test_progress_is_streamed_without_blocking_a_loop(
     pipelines: RayPipelineExecutor, project: Path, tmp_path: Path
 ) -> None:

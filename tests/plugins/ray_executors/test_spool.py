@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from synapse_plugins.ray_executors import spool as spools
+from synapse_plugins.ray_executors.bootstrap import code_root
 from synapse_plugins.ray_executors.spool import SIZE, Spool, rest_of, sweep
 
 WAIT = 60
@@ -280,3 +281,15 @@ def test_spools_of_dead_processes_go_after_a_day(root: Path, spool: Spool):
 
 def test_a_spool_is_for_its_user_alone(root: Path, spool: Spool):
     assert [0o700, 0o600] == [path.stat().st_mode & 0o777 for path in (root, spool.path)]
+
+
+def test_the_folder_around_it_is_too_whatever_the_umask(root: Path):
+    """Code lies there as well, and is refused where others could have put it."""
+    before = os.umask(0o002)
+    try:
+        Spool().remove()
+    finally:
+        os.umask(before)
+
+    assert 0o700 == root.parent.stat().st_mode & 0o777
+    assert str(root.parent / "code") == code_root()

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from synapse_kernel.contracts import ErrorInfo, Outcome
-from synapse_kernel.events import FINAL_STATUSES, State
-from synapse_kernel.stores import RunBusyError, end_of
+from synapse_kernel.contracts import ErrorInfo
+from synapse_kernel.detaching import record_crash
+from synapse_kernel.stores import RunBusyError
 
 if TYPE_CHECKING:
     from synapse_kernel.detaching import AttachedRun
@@ -57,22 +56,6 @@ def record_as_lost(kernel: Kernel, store: RunStore, run_id: str, why: Exception)
 
     Raises `RunBusyError` if a process looks after it after all.
     """
-    record = store.adopt(run_id, kernel.owner)
-    now = datetime.now(UTC)
+    store.adopt(run_id, kernel.owner)
     error = ErrorInfo(type="RunLost", message=f"its job was not found: {why}", kind="crash")
-    outcome = Outcome(
-        run_id=run_id,
-        status="crashed",
-        action=record.action,
-        started=record.started or record.created,
-        finished=now,
-        error=error,
-        attempts=record.attempt,
-    )
-    states = [each.event for each in store.events(run_id, kinds=("state",))]
-    is_told = states and isinstance(states[-1], State) and states[-1].state in FINAL_STATUSES
-    detail = f"{error.type}: {error.message}"
-    last = State(
-        run_id, record.last_seq + 1, now.timestamp(), record.action, None, "crashed", record.attempt, detail
-    )
-    store.finish(end_of(outcome), [] if is_told else [last])
+    record_crash(store, run_id, error)
