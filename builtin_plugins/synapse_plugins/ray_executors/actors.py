@@ -188,10 +188,19 @@ class _Pool:
                     return
                 job, shipment = self._waiting.popleft()
                 worker = self._idle.pop() if self._idle else None
-                if worker is None:
-                    worker = _Worker(self._make())
+                try:
+                    worker = worker or _Worker(self._make())
+                except Exception as error:  # noqa: BLE001 - of this attempt, in whichever thread it comes
+                    job.fail(error)
+                    continue
                 self._busy.add(worker)
-            stream = cast("Stream", worker.call.remote(job.call(shipment)))
+            try:
+                stream = cast("Stream", worker.call.remote(job.call(shipment)))
+            except Exception as error:  # noqa: BLE001
+                job.fail(error)
+                with self._lock:
+                    self._busy.discard(worker)
+                continue
             job.begin(_ActorPlace(self, worker), stream)
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from synapse_plugins.ray_executors.entry import BoardName
 
 _WAITING_AT_ONCE = 100_000
+_ANSWER_SECONDS = 5.0
 
 
 class _Method(Protocol):
@@ -25,6 +26,7 @@ class _Method(Protocol):
 
 class _Handle(Protocol):
     keep: _Method
+    lacking: _Method
     drop: _Method
     cancel: _Method
     over: _Method
@@ -56,6 +58,14 @@ class DriverBoard:
     def keep(self, digest: str, data: bytes) -> None:
         """Have a zip file for workers that lack it."""
         self._made().keep.remote(digest, data)
+
+    def lacking(self, digests: list[str]) -> list[str]:
+        """Return which of these it has not, after its process has died; none where it does not answer."""
+        try:
+            asked = cast("ray.ObjectRef[list[str]]", self._made().lacking.remote(digests))
+            return ray.get(asked, timeout=_ANSWER_SECONDS)
+        except RayError:
+            return []
 
     def drop(self, digest: str) -> None:
         """Have it no more."""

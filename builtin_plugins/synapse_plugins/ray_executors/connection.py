@@ -12,6 +12,7 @@ import logging
 import os
 import socket
 import threading
+from concurrent.futures import Future
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
@@ -277,7 +278,7 @@ def _connected(settings: RaySettings, *, dashboard: bool) -> Connection:
 
 
 def _started(settings: RaySettings, *, dashboard: bool) -> Connection:
-    try:
+    def start() -> None:
         ray.init(
             address="local",
             namespace=settings.namespace,
@@ -287,9 +288,33 @@ def _started(settings: RaySettings, *, dashboard: bool) -> Connection:
             log_to_driver=False,
             logging_level=logging.ERROR,
         )
+
+    try:
+        _in_lasting_thread(start)
     except Exception as error:
         raise ClusterError(f"No Ray cluster can be started here: {_first(error)}", address="local") from error
     return _described(settings, started=True, foreign=False)
+
+
+def _in_lasting_thread(call: Callable[[], None]) -> None:
+    """
+    Call in a thread that ends with this process.
+
+    Linux kills the processes of a local cluster with the thread that started them, which may be a run's.
+    """
+    done: Future[None] = Future()
+
+    def work() -> None:
+        try:
+            call()
+        except BaseException as error:  # noqa: BLE001 - raised where it is waited for
+            done.set_exception(error)
+            return
+        done.set_result(None)
+        threading.Event().wait()
+
+    threading.Thread(target=work, name="synapse-ray-cluster", daemon=True).start()
+    done.result()
 
 
 def _joined(address: str, settings: RaySettings) -> Connection:

@@ -99,6 +99,10 @@ class Board:
         """Have it no more."""
         self._code.pop(digest, None)
 
+    async def lacking(self, digests: list[str]) -> list[str]:
+        """Return those that it has not: its process may have been killed and started anew."""
+        return [digest for digest in digests if digest not in self._code]
+
     async def fetch(self, digest: str) -> bytes:
         """Return a zip file, which may be on its way yet."""
         async with self._kept:

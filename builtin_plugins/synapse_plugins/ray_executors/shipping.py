@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from time import monotonic
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -25,6 +26,8 @@ cloudpickle.register_pickle_by_value(entry)  # type: ignore[no-untyped-call]
 
 
 _MOST_KEPT = 512 << 20
+# How often it is looked whether the board still has it.
+_LOOK_SECONDS = 5.0
 
 
 class Cargo(msgspec.Struct, frozen=True):
@@ -44,6 +47,7 @@ class Shipper:
         self._settings = settings
         self._kept: dict[str, int] = {}
         """What the connection's board has, and its size; the newest last."""
+        self._looked_at = 0.0
         self._connection: Connection | None = None
         self._lock = threading.Lock()
 
@@ -53,6 +57,11 @@ class Shipper:
             if self._connection is not connection:
                 self._connection = connection
                 self._kept.clear()
+                self._looked_at = monotonic()
+            if self._kept and monotonic() - self._looked_at > _LOOK_SECONDS:
+                self._looked_at = monotonic()
+                for digest in connection.board.lacking(list(self._kept)):
+                    self._kept.pop(digest)
         environment = environment_of(self._settings, task)
         ship = not connection.started if self._settings.ship_code is None else self._settings.ship_code
         paths = code_bundles(self._kernel, task, limit=self._settings.upload_limit) if ship else []

@@ -27,7 +27,9 @@ _ATTEMPT = struct.Struct("=Q32s")
 _HEAD = _TOTALS.size + _ATTEMPT.size
 # What was handed on may not have arrived yet: so many bytes of it are kept from being written over.
 _KEPT = SIZE // 4
-_STALE_SECONDS = 24 * 3600.0
+_LEFT = ".left"
+# A driver asks for what a killed worker said within a minute or so.
+_LEFT_SECONDS = 600.0
 
 
 class Spool:
@@ -136,7 +138,7 @@ def rest_of(key: str, position: int | None) -> bytes | None:
 
     Whole lines alone; nothing where they were written over. None if no spool here is the attempt's.
     """
-    for file in _folder().glob("*.spool"):
+    for file in _folder().iterdir():
         try:
             with file.open("rb") as stream:
                 head = stream.read(_HEAD)
@@ -157,11 +159,15 @@ def rest_of(key: str, position: int | None) -> bytes | None:
 
 
 def sweep() -> None:
-    """Delete the spools that processes left which were killed, and that nobody read for a day."""
-    for file in _folder().glob("*.spool"):
+    """Delete the spools of processes that have been dead for some minutes: nobody reads those any more."""
+    for file in _folder().iterdir():
         with contextlib.suppress(OSError):
-            if time() - file.stat().st_mtime > _STALE_SECONDS and not _is_running(file):
-                file.unlink()
+            if file.suffix == _LEFT:
+                # Since it was renamed; when it was last written to the system need not know.
+                if time() - file.stat().st_ctime > _LEFT_SECONDS:
+                    file.unlink()
+            elif not _is_running(file):
+                file.rename(file.with_suffix(_LEFT))
 
 
 def _is_running(file: Path) -> bool:

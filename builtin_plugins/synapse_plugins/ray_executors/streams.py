@@ -138,6 +138,11 @@ class StreamJob:
         if over:
             place.ended(None, broken=True)
 
+    def fail(self, error: BaseException) -> None:
+        """End an attempt that has no place with what kept it from one."""
+        self._verdict = error_of(error)
+        self._begun.set()
+
     def wait_started(self) -> None:
         """Return once the action has begun, or the attempt has ended without."""
         self._read(None, until_started=True)

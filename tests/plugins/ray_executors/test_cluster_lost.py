@@ -72,6 +72,21 @@ DRIVER = """
 """
 
 
+TWICE = """
+    import sys
+    import threading
+
+    from synapse_kernel import Kernel
+
+    with Kernel({"ray": {"address": "local", "local_cpus": 1, "local_memory": 100_000_000}}) as kernel:
+        for _ in range(2):
+            print(kernel.submit(sys.argv[1], "nothing", executor="ray-task").result(60).result)
+            for thread in threading.enumerate():
+                if thread.name.startswith("synapse-run-"):
+                    thread.join(60)
+"""
+
+
 class Head:
     """A cluster's head of one CPU, started as a process of its own."""
 
@@ -229,6 +244,18 @@ def test_a_driver_that_is_killed_leaves_no_worker_on_the_cluster(
 
     wait_for(lambda: not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE)
     assert head.named("raylet")
+
+
+def test_a_cluster_outlives_the_run_that_started_it(make_folder: Callable[..., Path]):
+    """And the thread of that run: Linux kills a local cluster with the thread that started it."""
+    folder = make_folder({"actions.py": ACTIONS})
+    script = make_folder({"driver.py": TWICE}, "driver") / "driver.py"
+
+    done = subprocess.run(
+        [sys.executable, str(script), str(folder)], capture_output=True, text=True, timeout=WAIT
+    )
+
+    assert (0, "done\ndone\n", "") == (done.returncode, done.stdout, done.stderr)
 
 
 @pytest.mark.slow

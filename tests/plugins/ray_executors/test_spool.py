@@ -264,19 +264,38 @@ def test_taken_and_rest_are_all_that_was_written(steps: list[tuple[bytes, int]])
 # What nobody needs any more.
 
 
-def test_spools_of_dead_processes_go_after_a_day(root: Path, spool: Spool):
+def test_spools_of_dead_processes_go_after_some_minutes(
+    root: Path, spool: Spool, monkeypatch: pytest.MonkeyPatch
+):
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait(WAIT)
-    old, young = root / f"{dead.pid}-old.spool", root / f"{dead.pid}-young.spool"
-    for file in (old, young):
-        file.touch()
-    day_ago = time.time() - 25 * 3600
-    for file in (old, spool.path):
-        os.utime(file, (day_ago, day_ago))
+    left = root / f"{dead.pid}-left.spool"
+    left.touch()
+
+    sweep()
+    after_one = [path.suffix for path in sorted(root.iterdir(), key=lambda path: path.suffix)]
+    sweep()
+    soon = left.with_suffix(".left").exists()
+    now = time.time()
+    monkeypatch.setattr("synapse_plugins.ray_executors.spool.time", lambda: now + 601)
+    sweep()
+
+    assert ([".left", ".spool"], True) == (after_one, soon)
+    assert [spool.path] == list(root.iterdir())
+
+
+def test_what_a_dead_process_said_is_found_after_its_spool_was_swept(root: Path):
+    made = Spool()
+    made.begin("key")
+    made.write(b"last words\n")
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait(WAIT)
+    made.path.rename(root / f"{dead.pid}-dead.spool")
 
     sweep()
 
-    assert [False, True, True] == [file.exists() for file in (old, young, spool.path)]
+    assert b"last words\n" == rest_of("key", None)
+    made.remove()
 
 
 def test_a_spool_is_for_its_user_alone(root: Path, spool: Spool):

@@ -55,3 +55,19 @@ def test_an_attempt_that_ended_before_it_had_a_place_gives_it_back():
     assert outcome is not None
     assert "cancelled" == outcome.status
     assert ["kill", "ended, node None, broken True"] == place.calls
+
+
+def test_an_attempt_that_could_not_be_given_to_a_worker_fails_with_why():
+    task = Task(run_id="r", action="a", ref=ActionRef("m:a"))
+    job = StreamJob(cast("Connection", Cluster()), task, lambda _events: None, {}, autoscaling=False)
+
+    job.fail(ValueError("no actor can be made"))
+    outcome = job.wait(60)
+
+    assert outcome is not None
+    assert outcome.error is not None
+    assert ("failed", "ValueError", "no actor can be made") == (
+        outcome.status,
+        outcome.error.type,
+        outcome.error.message,
+    )
