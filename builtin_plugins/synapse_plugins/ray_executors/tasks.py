@@ -36,8 +36,7 @@ class RayTaskExecutor(StreamingExecutor):
         function = self._functions.get(key)
         if function is None:
             function = self._functions[key] = self._configured(job.action, cargo, demand)
-        stream = function.remote(job.call(cargo.shipment))
-        job.begin(_TaskPlace(stream), cast("Stream", stream))
+        _submit(function, job, cargo.shipment, again=True)
 
     def _configured(self, action: str, cargo: Cargo, demand: dict[str, float]) -> _Function:
         options = ray_options(demand, self._settings.placement)
@@ -56,8 +55,10 @@ class _Function(Protocol):
 class _TaskPlace:
     """A task: it goes with its worker."""
 
-    def __init__(self, stream: object) -> None:
+    def __init__(self, function: _Function, stream: object, *, again: bool) -> None:
+        self._function = function
         self._stream = stream
+        self._again = again
 
     def kill(self) -> None:
         """Take it out of the queue, or kill its worker."""
@@ -66,6 +67,13 @@ class _TaskPlace:
     def ended(self, node: str | None, *, broken: bool) -> None:
         """Do nothing: Ray keeps its workers itself."""
 
-    def again(self, job: StreamJob, shipment: Packed) -> bool:  # noqa: ARG002 - a place's signature
-        """Find none: what Ray gave a worker that ended has failed."""
-        return False
+    def again(self, job: StreamJob, shipment: Packed) -> bool:
+        """Submit it once more: Ray may give a task to a worker that the task before it has ended."""
+        if self._again:
+            _submit(self._function, job, shipment, again=False)
+        return self._again
+
+
+def _submit(function: _Function, job: StreamJob, shipment: Packed, *, again: bool) -> None:
+    stream = function.remote(job.call(shipment))
+    job.begin(_TaskPlace(function, stream, again=again), cast("Stream", stream))
