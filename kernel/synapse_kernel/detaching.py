@@ -25,7 +25,7 @@ from synapse_kernel.preparation import prepare
 from synapse_kernel.redaction import Redactor
 from synapse_kernel.specs import ExecutorSpec
 from synapse_kernel.stores import RunBusyError, RunNotFoundError, end_of
-from synapse_kernel.worker import describe_error
+from synapse_kernel.worker import cancelled, describe_error
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -103,21 +103,25 @@ def attach(kernel: Kernel, run_id: str, sinks: Sequence[object] | None) -> Attac
         raise
 
 
+def crashed(record: RunRecord, error: ErrorInfo) -> Outcome:
+    """Make the outcome of a recorded run that goes on nowhere."""
+    return Outcome(
+        run_id=record.run_id,
+        status="crashed",
+        action=record.action,
+        started=record.started or record.created,
+        finished=datetime.now(UTC),
+        error=error,
+        attempts=record.attempt,
+    )
+
+
 def record_crash(store: RunStore, run_id: str, error: ErrorInfo) -> Outcome:
     """Record as crashed a run that this process adopted and that goes on nowhere; returns its outcome."""
     record = store.get(run_id)
     if record is None:
         raise RunNotFoundError(run_id, url=store.url)
-    now = datetime.now(UTC)
-    outcome = Outcome(
-        run_id=run_id,
-        status="crashed",
-        action=record.action,
-        started=record.started or record.created,
-        finished=now,
-        error=error,
-        attempts=record.attempt,
-    )
+    outcome = crashed(record, error)
     last = _last_state(store.events(run_id, kinds=("state",)), record)
     told: list[Event] = []
     if last is None or last.state not in FINAL_STATUSES:
@@ -126,7 +130,7 @@ def record_crash(store: RunStore, run_id: str, error: ErrorInfo) -> Outcome:
             State(
                 run_id,
                 record.last_seq + 1,
-                now.timestamp(),
+                outcome.finished.timestamp(),
                 record.action,
                 None,
                 "crashed",
@@ -268,7 +272,7 @@ class AttachedRun(Run):
         """Tell the sinks how the run ended, once, and return its outcome."""
         error, token = outcome.error, self._control.token
         if outcome.status == "cancelled" and token.is_set:
-            error = ErrorInfo(type="RunCancelled", message=f"the run was {token.told}", kind="cancelled")
+            error = cancelled(token.told)
         # The history takes no end of an earlier attempt than it has heard of.
         outcome = msgspec.structs.replace(
             outcome, error=error, attempts=max(outcome.attempts, self._mirror.attempt)

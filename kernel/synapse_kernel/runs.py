@@ -23,7 +23,7 @@ from synapse_kernel.opening import RECORDER, Opened, secrets_of
 from synapse_kernel.params import explain
 from synapse_kernel.redaction import Redactor
 from synapse_kernel.striking import InlineJob
-from synapse_kernel.worker import describe_error, interrupted
+from synapse_kernel.worker import cancelled, describe_error, interrupted
 
 if TYPE_CHECKING:
     from synapse_kernel.actions import ActionCode
@@ -199,8 +199,7 @@ def _attempt(kernel: Kernel, live: Live, attempt: int) -> Outcome:
     executor = prepared.executor
     inline = live.inline and prepared.request.timeout is None and hasattr(executor, "run")
     if control.token.is_set:
-        error = ErrorInfo(type="RunCancelled", message=f"the run was {control.token.told}", kind="cancelled")
-        return concluded(live, "cancelled", error, attempt)
+        return concluded(live, "cancelled", cancelled(control.token.told), attempt)
     task = _task(kernel, live, attempt, in_process=executor.in_process)
     live.attempt = attempt
     if channel is not None:
@@ -252,10 +251,7 @@ def _run_here(executor: InlineExecutor, task: Task, send: Send | None, live: Liv
         except RunCancelled:
             pass
         if outcome is None:
-            error = ErrorInfo(
-                type="RunCancelled", message=f"the run was {control.token.told}", kind="cancelled"
-            )
-            outcome = concluded(live, "cancelled", error, task.attempt)
+            outcome = concluded(live, "cancelled", cancelled(control.token.told), task.attempt)
     except KeyboardInterrupt:
         # Raised by the action itself: a signal reaches the main thread alone.
         outcome = interrupted(task, started)
@@ -313,8 +309,7 @@ def _wait(job: Job, live: Live, attempt: int) -> Outcome:
         return concluded(live, "timed_out", error, attempt)
     if outcome is None:
         outcome = job.wait(control.grace + FORCE_SECONDS)
-    error = ErrorInfo(type="RunCancelled", message=f"the run was {control.token.told}", kind="cancelled")
-    return concluded(live, "cancelled", error, attempt)
+    return concluded(live, "cancelled", cancelled(control.token.told), attempt)
 
 
 def _task(kernel: Kernel, live: Live, attempt: int, *, in_process: bool) -> Task:

@@ -137,13 +137,13 @@ def execute(
             returned = _checked(code, returned, context, warnings)
         result = returned
     except RunCancelled as stop:
-        error, exception = _cancelled(token), stop
+        error, exception = cancelled(token.told), stop
     except KeyboardInterrupt:
         raise
     except BaseException as raised:  # noqa: BLE001 - sys.exit() in an action ends the run, not the kernel
         error, exception = describe_error(raised, stage), raised
         if token.is_set and type(raised).__name__ == "CancelledError":
-            error = _cancelled(token)
+            error = cancelled(token.told)
     finally:
         _current_token.reset(mark)
         current_step.reset(step_mark)
@@ -192,17 +192,28 @@ def describe_error(error: BaseException, kind: ErrorKind | None = None) -> Error
     )
 
 
-def interrupted(task: Task, started: datetime) -> Outcome:
-    """Conclude a task whose action raised `KeyboardInterrupt` where that is not the caller's."""
+def cancelled(told: str = "cancelled") -> ErrorInfo:
+    """Return the error of a run that was stopped; `told` is as in `CancelToken.told`."""
+    return ErrorInfo(type="RunCancelled", message=f"the run was {told}", kind="cancelled")
+
+
+def concluded(task: Task, started: datetime, status: Status, error: ErrorInfo) -> Outcome:
+    """Make the outcome of an attempt that `execute` did not conclude."""
     return Outcome(
         run_id=task.run_id,
-        status="cancelled",
+        status=status,
         action=task.action,
         started=started,
         finished=datetime.now(UTC),
-        error=ErrorInfo(type="KeyboardInterrupt", message="the action interrupted its run", kind="cancelled"),
+        error=error,
         attempts=task.attempt,
     )
+
+
+def interrupted(task: Task, started: datetime) -> Outcome:
+    """Conclude a task whose action raised `KeyboardInterrupt` where that is not the caller's."""
+    error = ErrorInfo(type="KeyboardInterrupt", message="the action interrupted its run", kind="cancelled")
+    return concluded(task, started, "cancelled", error)
 
 
 class _ResultError(SynapseError):
@@ -244,10 +255,6 @@ def _status(error: ErrorInfo | None) -> Status:
     if error is None:
         return "succeeded"
     return "cancelled" if error.kind == "cancelled" else "failed"
-
-
-def _cancelled(token: CancelToken) -> ErrorInfo:
-    return ErrorInfo(type="RunCancelled", message=f"the run was {token.told}", kind="cancelled")
 
 
 def _call(code: ActionCode, params: object, context: RuntimeContext, task: Task) -> object:

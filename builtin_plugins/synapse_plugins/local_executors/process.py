@@ -21,10 +21,12 @@ from synapse_kernel.contracts import ErrorInfo, Outcome, Task
 from synapse_kernel.events import Event, Log, decode_events, encode_data
 from synapse_kernel.redaction import Redactor
 from synapse_kernel.serialization import decode_struct, encode_struct
+from synapse_kernel.worker import cancelled, concluded
 from synapse_plugins.local_executors.child import Start
 
 if TYPE_CHECKING:
     from synapse_kernel.contracts import Send
+    from synapse_kernel.events import Status
     from synapse_kernel.kernel import Kernel
 
 # What a process needs to find its programs, libraries and places; nothing else of the caller's environment.
@@ -243,24 +245,13 @@ class ProcessJob:
 
     def _crashed(self, code: int) -> Outcome:
         if self._cancelled or self._killed:
-            status, kind, text = "cancelled", "cancelled", "the run was cancelled and its process killed"
+            status: Status = "cancelled"
+            error = cancelled("cancelled and its process killed")
         else:
-            status, kind, text = "failed", "crash", _why(code)
-        error = ErrorInfo(
-            type="ProcessCrashed" if kind == "crash" else "RunCancelled",
-            message=text,
-            kind="crash" if kind == "crash" else "cancelled",
-            output="\n".join(self._tail),
-        )
-        return Outcome(
-            run_id=self._task.run_id,
-            status="failed" if status == "failed" else "cancelled",
-            action=self._task.action,
-            started=self._started,
-            finished=datetime.now(UTC),
-            error=error,
-            attempts=self._task.attempt,
-        )
+            status = "failed"
+            error = ErrorInfo(type="ProcessCrashed", message=_why(code), kind="crash")
+        error = msgspec.structs.replace(error, output="\n".join(self._tail))
+        return concluded(self._task, self._started, status, error)
 
 
 def _is_passed(name: str) -> bool:

@@ -25,7 +25,7 @@ from synapse_kernel.preparation import Prepared, RunOptions, prepare
 from synapse_kernel.runs import conduct
 from synapse_kernel.serialization import params_to_plain
 from synapse_kernel.stores import StoreError, kept_result
-from synapse_kernel.worker import describe_error
+from synapse_kernel.worker import cancelled, describe_error
 from synapse_plugins.pipelines.definition import action_label, references_of
 from synapse_plugins.pipelines.references import resolve
 from synapse_plugins.pipelines.scheduler import Done, Job, as_info
@@ -146,8 +146,7 @@ class NodeRunner:
         except SynapseError as error:
             done = Done(job=job, state="failed", error=as_info(error))
         except RunCancelled:
-            info = ErrorInfo(type="RunCancelled", message="the run was cancelled", kind="cancelled")
-            done = Done(job=job, state="cancelled", error=info)
+            done = Done(job=job, state="cancelled", error=cancelled())
         except BaseException as error:  # noqa: BLE001 - the pipeline waits for an answer, whatever happened
             done = Done(job=job, state="failed", error=describe_error(error, "executor"))
         done.seconds = perf_counter() - start

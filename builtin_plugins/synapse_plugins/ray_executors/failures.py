@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from ray import exceptions
 
-from synapse_kernel.contracts import ErrorInfo, Outcome
+from synapse_kernel.contracts import ErrorInfo
 from synapse_plugins.ray_executors.environments import installer_lines
 
 if TYPE_CHECKING:
-    from synapse_kernel.contracts import ErrorKind, Task
-    from synapse_kernel.events import Status
+    from synapse_kernel.contracts import ErrorKind
 
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -46,24 +44,6 @@ def error_of(error: BaseException) -> ErrorInfo:
 def node_died(text: str) -> ErrorInfo:
     """Describe the loss of the node that ran an attempt."""
     return _crash("NodeDied", "the node that ran it has left the cluster", text)
-
-
-def concluded(task: Task, started: datetime, status: Status, error: ErrorInfo) -> Outcome:
-    """Make the outcome of an attempt that its worker could not conclude."""
-    return Outcome(
-        run_id=task.run_id,
-        status=status,
-        action=task.action,
-        started=started,
-        finished=datetime.now(UTC),
-        error=error,
-        attempts=task.attempt,
-    )
-
-
-def is_out_of_reach(error: BaseException) -> bool:
-    """Tell whether an exception means that the cluster itself cannot be reached."""
-    return isinstance(error, (exceptions.RaySystemError, exceptions.RpcError, ConnectionError))
 
 
 def _own_failure(error: exceptions.RayTaskError, text: str) -> ErrorInfo:

@@ -15,6 +15,7 @@ import msgspec
 from synapse_kernel.contracts import ErrorInfo, Outcome
 from synapse_kernel.events import Event, State, decode_events
 from synapse_kernel.serialization import decode_struct
+from synapse_kernel.worker import cancelled
 from synapse_plugins.ray_executors.connection import ClusterError
 from synapse_plugins.ray_executors.environments import installer_lines
 from synapse_plugins.ray_executors.job_wire import EVENTS, KEPT, FrameReader
@@ -320,8 +321,7 @@ class RayJob:
         return self._failed(error)
 
     def _cancelled(self, why: str) -> Outcome:
-        error = ErrorInfo(type="RunCancelled", message=f"the run was cancelled: {why}", kind="cancelled")
-        return self._concluded("cancelled", error)
+        return self._concluded("cancelled", cancelled(f"cancelled: {why}"))
 
     def _failed(self, error: ErrorInfo) -> Outcome:
         return self._concluded("failed", error)

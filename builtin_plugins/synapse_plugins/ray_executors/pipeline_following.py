@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import threading
-from datetime import UTC, datetime
 from time import monotonic
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
 from synapse_kernel.contracts import ErrorInfo, Outcome
-from synapse_kernel.detaching import record_crash
+from synapse_kernel.detaching import crashed, record_crash
 from synapse_kernel.emitter import Channel
 from synapse_kernel.errors import SynapseError
 from synapse_kernel.event_text import NODE_EVENTS
@@ -147,15 +146,7 @@ class CoordinatedJob:
             self._outcome = record_crash(self._store, self._run_id, error)
             self._hand_on()
             return
-        self._outcome = Outcome(
-            run_id=self._run_id,
-            status="crashed",
-            action=record.action,
-            started=record.started or record.created,
-            finished=datetime.now(UTC),
-            error=error,
-            attempts=record.attempt,
-        )
+        self._outcome = crashed(record, error)
 
     def _hand_on(self) -> None:
         while True:

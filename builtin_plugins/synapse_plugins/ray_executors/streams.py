@@ -22,8 +22,9 @@ from synapse_kernel.events import Event, Message, State, decode_lines
 from synapse_kernel.opening import working_folder
 from synapse_kernel.owners import this_process
 from synapse_kernel.serialization import decode_struct, encode_struct
+from synapse_kernel.worker import cancelled, concluded
 from synapse_plugins.ray_executors import entry
-from synapse_plugins.ray_executors.failures import concluded, error_of, node_died
+from synapse_plugins.ray_executors.failures import error_of, node_died
 from synapse_plugins.ray_executors.remote import Attempt, Hello
 
 if TYPE_CHECKING:
@@ -40,7 +41,6 @@ FORCE_SECONDS = 3.0
 _STEP_SECONDS = 5.0
 _FIRST_LOOK_SECONDS = 0.5
 _RECOVERY_SECONDS = 60.0
-_CANCELLED = ErrorInfo(type="RunCancelled", message="the run was cancelled", kind="cancelled")
 
 
 class Stream(Protocol):
@@ -198,7 +198,7 @@ class StreamJob:
                 return
             if self._stream is None:
                 if self._begun.wait(timeout) and self._stream is None:
-                    self._end(self._verdict or _CANCELLED)
+                    self._end(self._verdict or cancelled())
                 return
             ready, _ = ray.wait([cast("ray.ObjectRefGenerator", self._stream)], timeout=timeout)
             if ready:
@@ -218,8 +218,8 @@ class StreamJob:
         if outcome:
             self._conclude(decode_struct(outcome, Outcome), broken=False)
         elif outcome is not None:
-            text = "the run was stopped, and left behind in a call that nothing interrupts"
-            self._end(ErrorInfo(type="RunCancelled", message=text, kind="cancelled"))
+            # It was left behind in a call that nothing interrupts.
+            self._end(cancelled())
 
     def _begin_running(self, hello: Hello) -> None:
         self.connection.waiting.discard(self)
@@ -297,7 +297,7 @@ class StreamJob:
             self._told or error.kind == "cancelled" or isinstance(cause, TaskCancelledError)
         ):
             status = "cancelled"
-            error = _CANCELLED
+            error = cancelled()
         if place is not None:
             place.kill()
         self._conclude(concluded(self._task, self._started_at, status, error), broken=True)
