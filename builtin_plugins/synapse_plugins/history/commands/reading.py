@@ -151,7 +151,19 @@ class Nodes:
 
 
 def children_of(store: RunStore, run_id: str) -> list[RunRecord]:
-    """Return the runs right under a run, in the order they were made."""
+    """
+    Return the runs right under a run, in the order they were made.
+
+    Those of one node, ``draw[0]``, ``draw[1]``, stand together and by their index: threads make them side by
+    side, and which came first says nothing.
+    """
     from synapse_kernel.stores import RunQuery
 
-    return store.runs(RunQuery(parent=run_id, limit=None))[::-1]
+    made = store.runs(RunQuery(parent=run_id, limit=None))[::-1]
+    places: dict[str, int] = {}
+
+    def place(child: RunRecord) -> tuple[int, int]:
+        name, _, index = (child.node or child.run_id).removesuffix("]").partition("[")
+        return places.setdefault(name, len(places)), int(index) if index.isdecimal() else 0
+
+    return sorted(made, key=place)

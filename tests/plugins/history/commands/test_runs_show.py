@@ -232,6 +232,16 @@ def test_of_many_parts_those_that_did_not_succeed_are_shown(runs: Callable, book
     assert f"└─ and 20 more: synapse-kernel runs list --children {A} --all" == tree[-1]
 
 
+def test_the_runs_of_a_node_stand_in_the_order_of_their_index(runs: Callable, book) -> None:
+    book.run(A, kind="pipeline")
+    made = ["load", "draw[1]", "draw[10]", "check", "draw[0]", "draw[2]"]
+    for number, node in enumerate(made):
+        book.child(f"{number:016x}", A, node, minutes_ago=60 - number)
+    tree = runs("show", A).out.partition("\nNodes\n")[2].splitlines()
+    wanted = ["load", "draw[0]", "draw[1]", "draw[2]", "draw[10]", "check"]
+    assert wanted == [line.split()[1] for line in tree]
+
+
 def test_its_events_can_be_shown_too(runs: Callable, book, events: type) -> None:
     book.run(A, events=events(A).message("hello").log("details", {"n": 1}, "debug").made)
     shown = runs("show", A, "--events").out.partition("\nEvents\n")[2]
