@@ -95,19 +95,19 @@ def look(folder: Path, watcher: Owner) -> Found:
     return found
 
 
-def obey(order: Order, watcher: Owner) -> dict[str, Any]:
+def obey(order: Order, watcher: Owner, length: float) -> dict[str, Any]:
     """
     Let a pipeline live, be killed and live again, and tell what each life said and left.
 
-    ``kills`` has for each life that is to end early the number or name of a boundary, or the seconds after
-    which it is killed from outside. One more life is not disturbed.
+    ``kills`` has for each life that is to end early the number or name of a boundary, or after which part of
+    an undisturbed life, of `length` seconds, it is killed from outside. One more life is not disturbed.
     """
     folder = Path(order["folder"])
     folder.mkdir(parents=True, exist_ok=True)
     lives: list[dict[str, Any]] = []
     run_id = None
     for number, kill in enumerate([*order["kills"], None], start=1):
-        at, after = (None, kill) if isinstance(kill, float) else (kill, None)
+        at, after = (None, kill * length) if isinstance(kill, float) else (kill, None)
         status = forked(functools.partial(live, folder, order, number, at, run_id), after)
         found = looked(folder, watcher)
         lives.append({"status": status, "said": said(folder, number), "found": found})
@@ -153,8 +153,8 @@ def forked(call: Callable[[], object], kill_after: float | None = None) -> int:
     os._exit(0)
 
 
-def warm_up(folder: Path, watcher: Owner) -> None:
-    """Import all that a life imports, without opening anything."""
+def warm_up(folder: Path, watcher: Owner) -> float:
+    """Import all that a life imports, without opening anything; return how many seconds a life takes then."""
     names = folder / "modules.json"
 
     def lives() -> None:
@@ -172,6 +172,11 @@ def warm_up(folder: Path, watcher: Owner) -> None:
     recorder.environment_of(recorder.environment_id())
     fingerprints._imported = functools.cache(fingerprints._imported)
     fingerprints._imported(Path(victims.__file__).parent, "victims")
+    (folder / "timed").mkdir()
+    begun = time.monotonic()
+    if forked(lambda: live(folder / "timed", {"pipeline": "survivor"}, 1, None, None)):
+        sys.exit("the pipeline does not run undisturbed a second time")
+    return time.monotonic() - begun
 
 
 def main() -> None:
@@ -179,11 +184,11 @@ def main() -> None:
     watcher = this_process()
     folder = Path(sys.argv[1])
     folder.mkdir(parents=True)
-    warm_up(folder, watcher)
+    length = warm_up(folder, watcher)
     for line in sys.stdin:
         order = json.loads(line)
         try:
-            told = obey(order, watcher)
+            told = obey(order, watcher, length)
             told["mistakes"] = judging.mistakes(order, told)
         except Exception:
             told = {"mistakes": [traceback.format_exc()]}
