@@ -147,6 +147,7 @@ class Emitter:
 
     `send` receives batches in order, or is None when nobody listens: then nothing is built at all. With
     `eager`, what is said is sent at once, progress excepted: a process that may die any moment loses none.
+    `lock` is held whenever `send` is called; None for one of its own.
     """
 
     __slots__ = (
@@ -176,6 +177,7 @@ class Emitter:
         seq: int = 0,
         secrets: Sequence[str] = (),
         eager: bool = False,
+        lock: threading.Lock | None = None,
     ) -> None:
         self._batch = 1 if eager else BATCH
         self._run_id = run_id
@@ -188,7 +190,7 @@ class Emitter:
         self._pending: dict[object, tuple[float, float | None, str | None, str | None]] = {}
         self._eta: dict[object, tuple[float, float]] = {}
         self._armed = pulse is None
-        self._lock = threading.Lock()
+        self._lock = lock or threading.Lock()
         self._cancel_raised = False
         self.cancelled = False
 
@@ -234,7 +236,8 @@ class Emitter:
             if may_hold_secret_names(encoded):
                 encoded = msgspec.json.encode(redact(msgspec.json.decode(encoded)))
             raw = msgspec.Raw(encoded if self._redactor is None else self._redactor.raw(encoded))
-        event = self._masked(event)
+        if self._redactor is not None or not event.isascii():
+            event = self._masked(event)
         level = level if level in LEVELS else "info"
         self._add(Log(self._run_id, 0, time(), self._action, current_step.get(), event, level, raw))
 

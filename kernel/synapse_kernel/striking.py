@@ -7,8 +7,10 @@ A thread cannot be killed; `RunCancelled` can be raised in it between two of its
 from __future__ import annotations
 
 import threading
+from collections import deque
 from contextvars import copy_context
 from datetime import UTC, datetime
+from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 from synapse_kernel.emitter import CancelToken
@@ -93,6 +95,58 @@ class InlineJob:
             self._delivering.release()
 
 
+class FreshThreads:
+    """
+    Threads that have done nothing yet, started ahead: to start one takes longer than many an action.
+
+    Each serves once, so that what an action leaves in its thread is not there for the next.
+    """
+
+    def __init__(self) -> None:
+        self._ready: deque[_FreshThread] = deque()
+
+    def start(self, work: Callable[[], None], name: str) -> threading.Thread:
+        """Let a thread of this name do some work."""
+        try:
+            thread = self._ready.popleft()
+        except IndexError:
+            thread = self._made()
+        thread.name = name
+        thread.work.put(work)
+        return thread
+
+    def have_one(self) -> None:
+        """Have a thread for the next."""
+        if not self._ready:
+            self._ready.append(self._made())
+
+    def _made(self) -> _FreshThread:
+        thread = _FreshThread(self)
+        thread.start()
+        return thread
+
+
+class _FreshThread(threading.Thread):
+    """A thread that waits for its work, and starts the one after it."""
+
+    def __init__(self, threads: FreshThreads) -> None:
+        super().__init__(daemon=True)
+        self.work: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._threads = threads
+
+    def run(self) -> None:
+        self.work.get()()
+        # Nobody waits for this one any more.
+        self._threads.have_one()
+
+
+def start_thread(work: Callable[[], None], name: str) -> threading.Thread:
+    """Start a thread of this name."""
+    thread = threading.Thread(target=work, name=name, daemon=True)
+    thread.start()
+    return thread
+
+
 class ThreadJob:
     """
     A task in a thread of its own; `on_end` is called once `wait` would return, perhaps twice.
@@ -100,6 +154,9 @@ class ThreadJob:
     A thread cannot be killed. Cancel first tells the action, through the calls it makes on its context;
     after the grace period `RunCancelled` is raised between two of its byte codes; if a call into C holds it
     even then, it is left behind, its events unheard, so that the run can end.
+
+    `start` gives a thread for a piece of work and a name. `sending` is a lock that `run` holds whenever it
+    sends: `send` is then called as it is, and hears by itself no more of an attempt that was left behind.
     """
 
     def __init__(
@@ -109,6 +166,8 @@ class ThreadJob:
         send: Send,
         *,
         on_end: Callable[[], None] | None = None,
+        start: Callable[[Callable[[], None], str], threading.Thread] = start_thread,
+        sending: threading.Lock | None = None,
     ) -> None:
         self._run = run
         self._on_end = on_end
@@ -119,16 +178,11 @@ class ThreadJob:
         self._over = False
         # Held while the thread is made to stop, so that this never strikes once its work is done.
         self._working = threading.Lock()
-        self._delivering = threading.Lock()
+        self._delivering = sending or threading.Lock()
         self._send = send
+        self._deliver = self._deliver_alone if sending is None else send
         context = copy_context()
-        self._thread = threading.Thread(
-            target=context.run,
-            args=(self._work, task),
-            name=f"synapse-action-{task.run_id}",
-            daemon=True,
-        )
-        self._thread.start()
+        self._thread = start(lambda: context.run(self._work, task), f"synapse-action-{task.run_id}")
 
     def wait(self, timeout: float | None = None) -> Outcome | None:
         """Wait for the outcome; None after `timeout` seconds, or once the thread was left behind."""
@@ -159,7 +213,7 @@ class ThreadJob:
         finally:
             self._end()
 
-    def _deliver(self, events: list[Event]) -> None:
+    def _deliver_alone(self, events: list[Event]) -> None:
         with self._delivering:
             if not self._abandoned:
                 self._send(events)

@@ -20,6 +20,7 @@ from synapse_kernel import folders
 from synapse_kernel.actions import BaseAction, action_code, configure_instance
 from synapse_kernel.context import RuntimeContext
 from synapse_kernel.contracts import ActionSpec, ErrorInfo, Outcome
+from synapse_kernel.current import current_kernel
 from synapse_kernel.emitter import CancelToken, Emitter, current_step
 from synapse_kernel.errors import (
     EntrypointError,
@@ -35,6 +36,7 @@ from synapse_kernel.params import build_params, explain
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from threading import Lock
 
     from synapse_kernel.actions import ActionCode
     from synapse_kernel.contracts import ActionRef, ErrorKind, Send, Task
@@ -102,21 +104,31 @@ def execute(
     kernel: Callable[[], Kernel],
     pulse: Pulse | None = None,
     eager: bool = False,
+    lock: Lock | None = None,
 ) -> Outcome:
     """
     Run a task in this process and thread and say how it ended.
 
-    Events go to `send`, all of them before this returns; `eager` sends each as it is said. Raises only what
-    asks the whole process to end: `KeyboardInterrupt`, after the action was unwound.
+    Events go to `send`, all of them before this returns; `eager` sends each as it is said, and `lock` is held
+    meanwhile. Raises only what asks the whole process to end: `KeyboardInterrupt`, after the action was
+    unwound.
     """
     started = datetime.now(UTC)
     emitter = Emitter(
-        task.run_id, task.action, send, pulse=pulse, seq=task.seq, secrets=task.secrets, eager=eager
+        task.run_id,
+        task.action,
+        send,
+        pulse=pulse,
+        seq=task.seq,
+        secrets=task.secrets,
+        eager=eager,
+        lock=lock,
     )
     token.on_set(emitter.cancel)
     token.on_strike(emitter.release)
     context = RuntimeContext(task, emitter, kernel)
     mark = _current_token.set(token)
+    kernel_mark = current_kernel.set(kernel)
     # A run that a step started is none of its steps.
     step_mark = current_step.set(None)
     warnings: list[str] = []
@@ -146,6 +158,7 @@ def execute(
             error = cancelled(token.told)
     finally:
         _current_token.reset(mark)
+        current_kernel.reset(kernel_mark)
         current_step.reset(step_mark)
         emitter.release()
         try:

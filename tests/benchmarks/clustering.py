@@ -30,6 +30,7 @@ from synapse_plugins.pipelines import Pipeline
 PAIRS = 15
 CALLS = 20
 AT_ONCE = 1_000
+ROUNDS = 5
 NODES = 200
 EVENTS = 300_000
 
@@ -150,24 +151,40 @@ def _on_a_cluster(target: str) -> Iterator[Figure]:
             kind = name.removeprefix("ray-")
             yield at_most(f"{name}, warm{aim}", ratio, 3, f"a bare {kind}: {base / CALLS * 1e3:.2f} ms")
 
-        ours = statistics.median(_parallel(kernel, target) for _ in range(3))
-        bare = statistics.median(
-            AT_ONCE / seconds_of(lambda: ray.get([task.remote() for _ in range(AT_ONCE)])) for _ in range(3)
-        )
-        yield Figure(
-            f"ray-task, {AT_ONCE:,} at once", ours, "/s", "at least half of bare tasks", ours >= bare / 2,
-            f"bare tasks: {bare:,.0f}/s",
-        )  # fmt: skip
+        yield _at_once(kernel, target)
         yield from _events(kernel, target)
         yield _pipeline(kernel, target)
 
 
-def _parallel(kernel: Kernel, target: str) -> float:
-    start = perf_counter()
-    runs = [kernel.submit(target, "nothing", executor="ray-task") for _ in range(AT_ONCE)]
-    for run in runs:
-        run.result(300).unwrap()
-    return AT_ONCE / (perf_counter() - start)
+def _at_once(kernel: Kernel, target: str) -> Figure:
+    """Measure many runs at once, in turn with as many bare tasks, plain ones and such as stream one item."""
+    import ray
+
+    @ray.remote
+    def task() -> None:
+        return None
+
+    @ray.remote(num_returns="streaming")
+    def stream() -> Iterator[None]:
+        yield None
+
+    def ours() -> None:
+        runs = [kernel.submit(target, "nothing", executor="ray-task") for _ in range(AT_ONCE)]
+        for run in runs:
+            run.result(300).unwrap()
+
+    calls = (
+        ours,
+        lambda: ray.get([task.remote() for _ in range(AT_ONCE)]),
+        lambda: ray.get([next(items) for items in [stream.remote() for _ in range(AT_ONCE)]]),
+    )
+    rates = [[AT_ONCE / seconds_of(call) for call in calls] for _ in range(ROUNDS)]
+    rate, bare, streamed = (statistics.median(column) for column in zip(*rates, strict=True))
+    share = statistics.median(a / b for a, b, _ in rates)
+    return Figure(
+        f"ray-task, {AT_ONCE:,} at once", rate, "/s", "at least half of bare tasks", share >= 1 / 2,
+        f"bare tasks: {bare:,.0f}/s, it does {share:.2f} of that; bare streaming tasks: {streamed:,.0f}/s",
+    )  # fmt: skip
 
 
 def _events(kernel: Kernel, target: str) -> Iterator[Figure]:

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from synapse_kernel import Kernel, RunCancelled, RuntimeContext, action
-from synapse_kernel.contracts import Outcome, RunPlace
+from synapse_kernel.contracts import ActionRef, Outcome, RunPlace, Send, Task
 from synapse_kernel.emitter import CancelToken
 from synapse_kernel.events import State
-from synapse_kernel.striking import InlineJob
+from synapse_kernel.striking import FreshThreads, InlineJob, ThreadJob
 from synapse_kernel.testing import RecordedSink
 
 # A forced stop may strike inside a callback of the interpreter's own, which then says that it ignored it.
@@ -190,6 +190,53 @@ def test_the_work_after_a_job_is_not_struck_however_late_it_is_cancelled() -> No
     thread.join(WAIT)
 
     assert ["unharmed"] == said
+
+
+def test_what_is_under_way_with_the_lock_it_was_given_is_not_struck() -> None:
+    """As where events are handed on: broken off in the middle, half of one would stand there."""
+    sending, begun, done = threading.Lock(), threading.Event(), threading.Event()
+
+    def run(task: Task, send: Send, token: CancelToken) -> Outcome:
+        with sending:
+            begun.set()
+            until = time.monotonic() + 0.3
+            while time.monotonic() < until:
+                pass
+            done.set()
+        while True:
+            pass
+
+    task = Task(run_id="r", action="a", ref=ActionRef("m:a"))
+    job = ThreadJob(run, task, lambda _events: None, sending=sending)
+    assert begun.wait(WAIT)
+    job.cancel(0)
+
+    assert job.wait(WAIT) is None
+    assert done.is_set()
+
+
+def test_each_piece_of_work_has_a_thread_that_did_nothing_before() -> None:
+    threads, own = FreshThreads(), threading.local()
+    found: list[tuple[str, bool]] = []
+
+    def work() -> None:
+        found.append((threading.current_thread().name, hasattr(own, "left")))
+        own.left = True
+
+    for name in ("one", "two", "three"):
+        threads.start(work, name).join(WAIT)
+
+    assert [("one", False), ("two", False), ("three", False)] == found
+
+
+def test_a_thread_is_ready_for_the_next_piece_of_work_once_one_is_done() -> None:
+    threads, before = FreshThreads(), set(threading.enumerate())
+
+    threads.start(lambda: None, "first").join(WAIT)
+    (ready,) = (thread for thread in threading.enumerate() if thread not in before)
+
+    assert ready is threads.start(lambda: None, "next")
+    assert "next" == ready.name
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import ray
 from ray.exceptions import RayError
 
 from synapse_plugins.ray_executors import entry
+from synapse_plugins.ray_executors.items import Answered
 from synapse_plugins.ray_executors.resources import ray_options
 from synapse_plugins.ray_executors.streaming_executor import StreamingExecutor
 
@@ -20,9 +21,9 @@ if TYPE_CHECKING:
 
     from synapse_kernel.kernel import Kernel
     from synapse_plugins.ray_executors.connection import Connection
-    from synapse_plugins.ray_executors.entry import Call, Packed
+    from synapse_plugins.ray_executors.entry import Packed
     from synapse_plugins.ray_executors.shipping import Cargo
-    from synapse_plugins.ray_executors.streams import Stream, StreamJob
+    from synapse_plugins.ray_executors.streams import StreamJob
 
 _SWEEP_SECONDS = 1.0
 
@@ -99,13 +100,14 @@ class RayActorExecutor(StreamingExecutor):
 class _Method(Protocol):
     def options(self, **options: object) -> _Method: ...
 
-    def remote(self, call: Call) -> object: ...
+    def remote(self, *call: bytes) -> object: ...
 
 
 class _Handle(Protocol):
     """An actor, as Ray gives it."""
 
-    run: _Method
+    begin: _Method
+    go_on: _Method
 
 
 class _Worker:
@@ -113,7 +115,8 @@ class _Worker:
 
     def __init__(self, handle: _Handle) -> None:
         self.handle = handle
-        self.call = handle.run.options(num_returns="streaming")
+        self.begin = handle.begin.remote
+        self.go_on = handle.go_on.options(num_returns="streaming").remote
         self.idle_since = monotonic()
         self.node: str | None = None
         """Where it is, once an attempt of it has ended."""
@@ -195,13 +198,13 @@ class _Pool:
                     continue
                 self._busy.add(worker)
             try:
-                stream = cast("Stream", worker.call.remote(job.call(shipment)))
+                items = Answered(worker.begin(job.call(shipment)), worker.go_on)
             except Exception as error:  # noqa: BLE001
                 job.fail(error)
                 with self._lock:
                     self._busy.discard(worker)
                 continue
-            job.begin(_ActorPlace(self, worker), stream)
+            job.begin(_ActorPlace(self, worker), items)
 
 
 class _ActorPlace:

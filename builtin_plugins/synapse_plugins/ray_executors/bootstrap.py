@@ -45,6 +45,8 @@ _NOT_REPLACED = ("synapse_kernel", "synapse_plugins")
 
 _in_use: dict[str, IO[str]] = {}
 _lock = threading.RLock()
+# Where what is in use is, by the temporary folder and its digest.
+_places: dict[tuple[str, str], str] = {}
 
 
 class BootstrapError(Exception):
@@ -78,12 +80,20 @@ def private_folder(name: str) -> str:
 
 def has(digest: str) -> bool:
     """Tell whether a bundle is here, whole, and hold on to it until this process ends."""
-    return _use(_place(digest))
+    # On the way of every attempt: to look at the folders above as well costs several times as much.
+    known = _places.get((tempfile.gettempdir(), digest))
+    if known is not None and os.path.exists(f"{known}/{_LIST}"):  # noqa: PTH110
+        return True
+    place = _place(digest)
+    if not _use(place):
+        return False
+    _places[tempfile.gettempdir(), digest] = str(place)
+    return True
 
 
 def path_of(digest: str) -> str:
     """Return where a bundle is, or would be, unpacked."""
-    return str(_place(digest))
+    return _places.get((tempfile.gettempdir(), digest)) or str(_place(digest))
 
 
 def unpack(digest: str, data: bytes) -> str:

@@ -88,7 +88,9 @@ def folder_bundle(folder: str | Path, *, limit: int = LIMIT, keep: Sequence[str]
     `keep` are relative paths of files that come along all the same. Raises `UsageError` for a folder that is
     larger than `limit` bytes when it is packed, or that cannot be read.
     """
-    path = os.path.realpath(folder)
+    path = str(folder)
+    if not os.path.isabs(path):  # noqa: PTH117 - on the way of every run: to resolve links doubles its cost
+        path = os.path.realpath(path)
     with _trees_lock:
         tree = _trees.get(path)
         if tree is None:
@@ -148,7 +150,7 @@ class _Tree:
 
     def _made(self, files: list[FoundFile], limit: int) -> Bundle:
         size = sum(file.size for file in files)
-        name = Path(self.path).name or "root"
+        name = Path(os.path.realpath(self.path)).name or "root"
         what = f"The folder {self.path}"
         if size > limit * _BEST_RATIO:
             raise _too_large(what, limit, size, [(file.size, file.relative) for file in files])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import pickle
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -53,13 +54,18 @@ Packed = tuple[object, ...]
 """A shipment as it travels: a bare tuple, for a class that is sent by value is sent each time."""
 
 
-Call = tuple[Packed, bytes, "BoardName"]
-"""What a worker is given: the code, the attempt, and where to ask. One value: each costs a serialization."""
+def packed_call(shipment: Packed, attempt: bytes, board: BoardName) -> bytes:
+    """
+    Return what a worker is given: the code, the attempt, and where to ask.
+
+    As bytes, which Ray hands on as they are; anything else it looks through for references and classes.
+    """
+    return pickle.dumps((shipment, attempt, board))
 
 
-def run(call: Call) -> Iterator[tuple[object, ...]]:
+def run(call: bytes) -> Iterator[bytes]:
     """Execute an attempt; what is yielded is told by `remote.run`."""
-    packed, attempt, board = call
+    packed, attempt, board = pickle.loads(call)  # noqa: S301 - as Ray itself does
     remote, folder, warnings = put_in_place(packed, board)
     yield from remote.run(attempt, board, folder=folder, warnings=warnings)
 
@@ -75,9 +81,17 @@ def rest_of(packed: Packed, board: BoardName, key: str, position: int | None) ->
 class WarmWorker:
     """An actor that executes one attempt after the other."""
 
-    def run(self, call: Call) -> Iterator[tuple[object, ...]]:
-        """Execute an attempt; what is yielded is told by `remote.run`."""
-        yield from run(call)
+    def __init__(self) -> None:
+        self._items: Iterator[bytes] = iter(())
+
+    def begin(self, call: bytes) -> bytes:
+        """Execute an attempt, and return its first item: all of it, if that has an outcome."""
+        self._items = run(call)
+        return next(self._items)
+
+    def go_on(self) -> Iterator[bytes]:
+        """Yield the other items of an attempt that lasts."""
+        yield from self._items
 
 
 class Board:

@@ -15,7 +15,7 @@ import os
 import re
 import textwrap
 import threading
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, cast
 
 import msgspec
@@ -65,7 +65,22 @@ class _Folder(msgspec.Struct, frozen=True):
     requirements: Requirements
 
 
+class _Parts(msgspec.Struct, frozen=True, eq=False):
+    """What a folder brings to an environment."""
+
+    asked: _Folder = _Folder({}, None, Requirements())
+    wheels: list[str] = []
+    bundle: Bundle | None = None
+
+    def same(self, other: _Parts) -> bool:
+        # What has not changed is not looked at again: it is the same object.
+        return self.asked is other.asked and self.bundle is other.bundle and self.wheels == other.wheels
+
+
 _folders: dict[str, _Folder] = {}
+_made: dict[str | None, tuple[_Parts, RunEnvironment]] = {}
+"""The last of each folder without a `runtime_env`."""
+_no_folder = _Parts()
 _lock = threading.Lock()
 
 
@@ -77,19 +92,35 @@ def environment_of(settings: RaySettings, task: Task) -> RunEnvironment:
     a `config.yaml` that cannot be read.
     """
     place = task.ref.folder
-    asked = _asked(place) if place is not None else _Folder({}, None, Requirements())
-    manager = asked.config.package_manager if asked.config is not None else "pip"
-    options = asked.config.package_manager_options if asked.config is not None else []
-    env = _laid_over(_normal(settings.runtime_env, None), _normal(task.runtime_env, place))
-    _add_requirements(env, asked.requirements.lines, manager, options, place)
-    _check(env)
-    if place is None:
-        return RunEnvironment(runtime_env=env or None, key=_digest([env]))
+    parts = _no_folder if place is None else _parts(place, settings.upload_limit)
+    if settings.runtime_env or task.runtime_env:
+        # It may name files, which change.
+        return _joined_environment(settings, task, parts)
+    known = _made.get(place)
+    if known is not None and known[0].same(parts):
+        return known[1]
+    environment = _joined_environment(settings, task, parts)
+    with _lock:
+        _made[place] = parts, environment
+    return environment
+
+
+def _parts(place: str, limit: int) -> _Parts:
+    asked = _asked(place)
     wheels = _wheels(place, asked)
-    bundle = folder_bundle(place, limit=settings.upload_limit, keep=wheels)
+    return _Parts(asked, wheels, folder_bundle(place, limit=limit, keep=wheels))
+
+
+def _joined_environment(settings: RaySettings, task: Task, folder: _Parts) -> RunEnvironment:
+    place, config, bundle = task.ref.folder, folder.asked.config, folder.bundle
+    manager = config.package_manager if config is not None else "pip"
+    options = config.package_manager_options if config is not None else []
+    env = _laid_over(_normal(settings.runtime_env, None), _normal(task.runtime_env, place))
+    _add_requirements(env, folder.asked.requirements.lines, manager, options, place)
+    _check(env)
     parts: list[object] = [env]
-    if wheels:
-        members = {f"{bundle.name}/{wheel}" for wheel in wheels}
+    if bundle is not None and folder.wheels:
+        members = {f"{bundle.name}/{wheel}" for wheel in folder.wheels}
         contents = sorted(source.digest for source in bundle.sources if source.member in members)
         parts.append([contents, manager, options])
         variables = cast("dict[str, str]", env.get("env_vars", {}))
@@ -97,7 +128,7 @@ def environment_of(settings: RaySettings, task: Task) -> RunEnvironment:
     return RunEnvironment(
         runtime_env=env or None,
         folder=bundle,
-        wheels=wheels,
+        wheels=folder.wheels,
         package_manager=manager,
         package_manager_options=options,
         key=_digest(parts),
@@ -141,9 +172,12 @@ def _stamp(path: str) -> tuple[int, int, int] | None:
 
 
 def _wheels(place: str, asked: _Folder) -> list[str]:
-    folder = Path(place)
     named = asked.config.wheels_dir if asked.config is not None else "wheels"
-    found = {wheel.relative_to(folder).as_posix() for wheel in (folder / named).glob("*.whl")}
+    try:
+        names = os.listdir(f"{place}/{named}")  # noqa: PTH208 - on the way of every run
+    except OSError:
+        names = []
+    found = {PurePosixPath(named, name).as_posix() for name in names if name.endswith(".whl")}
     return sorted(found | set(asked.requirements.wheels))
 
 

@@ -25,7 +25,7 @@ from synapse_kernel.opening import working_folder
 from synapse_kernel.owners import this_process
 from synapse_kernel.redaction import Redactor
 from synapse_kernel.serialization import decode_struct, encode_struct, portable_outcome
-from synapse_kernel.striking import ThreadJob
+from synapse_kernel.striking import FreshThreads, ThreadJob
 from synapse_kernel.worker import execute
 from synapse_plugins.ray_executors.reach import is_reached
 from synapse_plugins.ray_executors.spool import Spool, sweep
@@ -81,16 +81,29 @@ class BoardHandle(Protocol):
     over: Asked
 
 
+class Item(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
+    """What a worker sends at once."""
+
+    position: int
+    """The position in the spool behind the lines."""
+    lines: bytes = b""
+    """Events as JSON lines, of which an item may hold a part."""
+    hello: Hello | None = None
+    """What the worker says of itself, in the first item alone."""
+    last: bool = False
+    outcome: bytes = b""
+    """The outcome, in the last item; none where the action was left behind in a call that nothing stops."""
+
+
+# Bytes go through Ray as they are.
+_encode_item = msgspec.msgpack.Encoder().encode
+decode_item = msgspec.msgpack.Decoder(Item).decode
+
+
 def run(
     attempt: bytes, board: tuple[str, str], *, folder: str | None, warnings: list[str]
-) -> Iterator[tuple[object, ...]]:
-    """
-    Execute an attempt.
-
-    Yields ``(hello, position, lines, outcome)``: what the worker says of itself, in the first item alone;
-    the position in the spool behind the item's lines; events as JSON lines, of which an item may hold a part;
-    and the outcome, in the last item alone.
-    """
+) -> Iterator[bytes]:
+    """Execute an attempt, and yield each `Item`, encoded."""
     given = decode_struct(attempt, Attempt)
     worker = _this_worker()
     task = _placed(given, folder, worker.boot)
@@ -116,40 +129,37 @@ def run(
                 kernel=lambda: worker.kernel(task.settings),
                 pulse=worker.pulse,
                 eager=True,
+                lock=outlet.lock,
             )
 
-        job = ThreadJob(work, task, outlet.send, on_end=on_end)
-        done.wait(_AT_ONCE_SECONDS)
-        asked = _Asking(given.key, board, job)
-        began = monotonic()
-        while not done.is_set():
-            if worker.spool.written > worker.spool.read or said is not None:
-                lines = worker.spool.take(MOST)
-                yield _hello(said), worker.spool.read, lines, None
-                said = None
-            if asked.asked:
-                worker.spool.wait(_IDLE_SECONDS)
-            elif not worker.spool.wait(max(0.0, began + _ASKING_SECONDS - monotonic())):
-                asked.ask()
-        asked.forget()
+        job = ThreadJob(
+            work, task, outlet.take, on_end=on_end, start=worker.threads.start, sending=outlet.lock
+        )
+        if not done.wait(_AT_ONCE_SECONDS):
+            asked, began = _Asking(given.key, board, job), monotonic()
+            while not done.is_set():
+                if worker.spool.written > worker.spool.read or said is not None:
+                    lines = worker.spool.take(MOST)
+                    yield _encode_item(Item(worker.spool.read, lines, said))
+                    said = None
+                if asked.asked:
+                    worker.spool.wait(_IDLE_SECONDS)
+                elif not worker.spool.wait(max(0.0, began + _ASKING_SECONDS - monotonic())):
+                    asked.ask()
+            asked.forget()
     outcome = job.wait()
     left = bytes(outlet.left)
     position = outlet.left_at
     while len(left) > MOST:
         lines, left = left[:MOST], left[MOST:]
         position = min(position + len(lines), worker.spool.read)
-        yield _hello(said), position, lines, None
+        yield _encode_item(Item(position, lines, said))
         said = None
-    # None where the action was left behind in a call that nothing stops: the driver concludes the run.
     ended = b"" if outcome is None else encode_struct(portable_outcome(outcome))
-    yield _hello(said), worker.spool.read, left, ended
+    yield _encode_item(Item(worker.spool.read, left, said, last=True, outcome=ended))
     if outcome is None:
         # The thread that was left behind goes with the process: the next attempt gets another.
         os._exit(1)
-
-
-def _hello(said: Hello | None) -> bytes | None:
-    return None if said is None else msgspec.json.encode(said)
 
 
 class _Worker:
@@ -161,6 +171,7 @@ class _Worker:
         sweep()
         self.spool = Spool()
         self.pulse = Pulse()
+        self.threads = FreshThreads()
         self.node = ray.get_runtime_context().get_node_id()
         self.boot = this_process().boot
         self._kernel: tuple[JsonObject, Kernel] | None = None
@@ -261,7 +272,8 @@ class _Outlet:
         self._task = task
         self._spool = spool
         self._seq = task.seq
-        self._lock = threading.Lock()
+        self.lock = threading.Lock()
+        """Held by whoever lets it take something; one for all that an event passes: each costs it a tenth."""
         self._open = True
         self.left = bytearray()
         """What nobody had taken of the spool when the attempt ended,"""
@@ -270,31 +282,32 @@ class _Outlet:
         # Output comes line by line: so do the secrets of several lines.
         self._redactor = Redactor([part for s in task.secrets for part in (s, *s.splitlines())])
 
-    def send(self, events: list[Event]) -> None:
-        """Take a batch."""
-        with self._lock:
-            # An attempt that was left behind says no more: the spool is the next one's.
-            if self._open:
-                self._spool.write(encode_lines(self._numbered(events)))
+    def take(self, events: list[Event]) -> None:
+        """Take a batch; the lock is held."""
+        # An attempt that was left behind says no more: the spool is the next one's.
+        if self._open:
+            self._spool.write(self._encoded(events))
 
     def printed(self, stream: str, lines: list[str]) -> None:
         """Take lines that were printed."""
-        self.send(self._logs(stream, lines))
+        events = self._logs(stream, lines)
+        with self.lock:
+            self.take(events)
 
     def end(self, rests: Iterable[tuple[str, str]]) -> None:
         """Take nothing more, but the last lines of the outputs that did not end; see `left`."""
         self._open = False
         left, self.left_at = self.left, self._spool.read
         # A thread that the action left behind may be writing, and wait for room.
-        while not self._lock.acquire(timeout=_AT_ONCE_SECONDS):
+        while not self.lock.acquire(timeout=_AT_ONCE_SECONDS):
             left += self._spool.take(MOST)
         try:
             while self._spool.written > self._spool.read:
                 left += self._spool.take(MOST)
             for stream, line in rests:
-                left += encode_lines(self._numbered(self._logs(stream, [line])))
+                left += self._encoded(self._logs(stream, [line]))
         finally:
-            self._lock.release()
+            self.lock.release()
 
     def _logs(self, stream: str, lines: list[str]) -> list[Event]:
         task = self._task
@@ -303,12 +316,12 @@ class _Outlet:
             for raw in (encode_data({"stream": stream, "text": self._redactor.text(line)}) for line in lines)
         ]
 
-    def _numbered(self, events: list[Event]) -> list[Event]:
+    def _encoded(self, events: list[Event]) -> bytes:
         if events[0].seq != self._seq + 1:
             for seq, event in enumerate(events, self._seq + 1):
                 force_setattr(event, "seq", seq)
         self._seq += len(events)
-        return events
+        return encode_lines(events)
 
 
 class _Printed(TextIOBase):

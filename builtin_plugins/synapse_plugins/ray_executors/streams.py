@@ -25,15 +25,17 @@ from synapse_kernel.serialization import decode_struct, encode_struct
 from synapse_kernel.worker import cancelled, concluded
 from synapse_plugins.ray_executors import entry
 from synapse_plugins.ray_executors.failures import error_of, node_died
-from synapse_plugins.ray_executors.remote import Attempt, Hello
+from synapse_plugins.ray_executors.remote import Attempt
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from synapse_kernel.contracts import Send, Task
     from synapse_kernel.events import Status
     from synapse_plugins.ray_executors.connection import Connection
-    from synapse_plugins.ray_executors.entry import Call, Packed
+    from synapse_plugins.ray_executors.entry import Packed
+    from synapse_plugins.ray_executors.items import Items
+    from synapse_plugins.ray_executors.remote import Hello, Item
 
 # Between the worker's own force and killing it.
 FORCE_SECONDS = 3.0
@@ -41,16 +43,6 @@ FORCE_SECONDS = 3.0
 _STEP_SECONDS = 5.0
 _FIRST_LOOK_SECONDS = 0.5
 _RECOVERY_SECONDS = 60.0
-
-
-class Stream(Protocol):
-    """The items of a streaming task or method, as references."""
-
-    def __next__(self) -> object:
-        """Return the next reference."""
-
-    def __iter__(self) -> Iterator[object]:
-        """Return itself."""
 
 
 class Placed(Protocol):
@@ -70,7 +62,7 @@ class StreamJob:
     """
     An attempt on a worker. What comes from there is read by whoever waits.
 
-    `begin` gives it its stream, once there is a place for it.
+    `begin` gives it its items, once there is a place for it.
     """
 
     def __init__(
@@ -94,7 +86,7 @@ class StreamJob:
         self._position = 0
         self._hello: Hello | None = None
         self._shipment: Packed | None = None
-        self._stream: Stream | None = None
+        self._items: Items | None = None
         self._place: Placed | None = None
         self._outcome: Outcome | None = None
         self._reason: str | None = None
@@ -119,18 +111,18 @@ class StreamJob:
         """True once there is an outcome, or nobody waits for one."""
         return self._ended.is_set()
 
-    def call(self, shipment: Packed) -> Call:
-        """Return what the worker is given, besides the code."""
+    def call(self, shipment: Packed) -> bytes:
+        """Return what the worker is given."""
         # One more: that it runs is told here, before anything that it says.
         task = msgspec.structs.replace(self._task, seq=self._task.seq + 1)
         attempt = encode_struct(Attempt(task=task, key=self.key, boot=_boot(), cwd=working_folder()))
         self._shipment = shipment
-        return shipment, attempt, self.connection.board.put_up()
+        return entry.packed_call(shipment, attempt, self.connection.board.put_up())
 
-    def begin(self, place: Placed, stream: Stream) -> None:
-        """Go on with the stream of a worker."""
+    def begin(self, place: Placed, items: Items) -> None:
+        """Go on with what comes from a worker."""
         with self._state:
-            self._place, self._stream = place, stream
+            self._place, self._items = place, items
             told, over = self._told, self._ended.is_set()
         self._begun.set()
         if told or over:
@@ -196,29 +188,27 @@ class StreamJob:
             if self.connection.lost.is_set():
                 self._end(self._lost())
                 return
-            if self._stream is None:
-                if self._begun.wait(timeout) and self._stream is None:
+            if self._items is None:
+                if self._begun.wait(timeout) and self._items is None:
                     self._end(self._verdict or cancelled())
                 return
-            ready, _ = ray.wait([cast("ray.ObjectRefGenerator", self._stream)], timeout=timeout)
-            if ready:
-                item = ray.get(cast("ray.ObjectRef[object]", next(self._stream)))
-                self._take(*cast("tuple[bytes | None, int, bytes, bytes | None]", item))
+            item = self._items.next(timeout)
+            if item is not None:
+                self._take(item)
         except StopIteration:
             self._end(ErrorInfo(type="WorkerLost", message="the worker said nothing more", kind="crash"))
         except (RayError, ConnectionError, SystemError) as error:
             self._end(error_of(error), error)
 
-    def _take(self, hello: bytes | None, position: int, lines: bytes, outcome: bytes | None) -> None:
-        if hello is not None:
-            self._begin_running(msgspec.json.decode(hello, type=Hello))
-        self._position = position
-        if lines:
-            self._deliver(lines)
-        if outcome:
-            self._conclude(decode_struct(outcome, Outcome), broken=False)
-        elif outcome is not None:
-            # It was left behind in a call that nothing interrupts.
+    def _take(self, item: Item) -> None:
+        if item.hello is not None:
+            self._begin_running(item.hello)
+        self._position = item.position
+        if item.lines:
+            self._deliver(item.lines)
+        if item.outcome:
+            self._conclude(decode_struct(item.outcome, Outcome), broken=False)
+        elif item.last:
             self._end(cancelled())
 
     def _begin_running(self, hello: Hello) -> None:
@@ -306,7 +296,7 @@ class StreamJob:
         """Go elsewhere from a worker that was dead before it got the attempt."""
         with self._state:
             self._begun.clear()
-            self._place = self._stream = None
+            self._place = self._items = None
         if place.again(self, cast("Packed", self._shipment)):
             return True
         self._place = place

@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Protocol, cast
 import ray
 
 from synapse_plugins.ray_executors import entry
+from synapse_plugins.ray_executors.items import Streamed
 from synapse_plugins.ray_executors.resources import ray_options
 from synapse_plugins.ray_executors.streaming_executor import StreamingExecutor
 
 if TYPE_CHECKING:
     from synapse_kernel.kernel import Kernel
-    from synapse_plugins.ray_executors.entry import Call, Packed
+    from synapse_plugins.ray_executors.entry import Packed
     from synapse_plugins.ray_executors.shipping import Cargo
-    from synapse_plugins.ray_executors.streams import Stream, StreamJob
+    from synapse_plugins.ray_executors.streams import StreamJob
 
 
 class RayTaskExecutor(StreamingExecutor):
@@ -49,7 +50,7 @@ class RayTaskExecutor(StreamingExecutor):
 
 
 class _Function(Protocol):
-    def remote(self, call: Call) -> object: ...
+    def remote(self, call: bytes) -> object: ...
 
 
 class _TaskPlace:
@@ -76,4 +77,4 @@ class _TaskPlace:
 
 def _submit(function: _Function, job: StreamJob, shipment: Packed, *, again: bool) -> None:
     stream = function.remote(job.call(shipment))
-    job.begin(_TaskPlace(function, stream, again=again), cast("Stream", stream))
+    job.begin(_TaskPlace(function, stream, again=again), Streamed(stream))

@@ -230,6 +230,19 @@ def test_only_the_file_that_changed_is_read_again(make_folder: Callable[..., Pat
     assert ["b.py"] == read
 
 
+def test_a_link_to_a_folder_is_followed_anew_each_time(
+    make_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    link = tmp_path / "current"
+    found = []
+    for name in ("one", "two"):
+        link.unlink(missing_ok=True)
+        link.symlink_to(make_folder({f"{name}.py": "x"}, name))
+        found.append(members(folder_bundle(link)))
+
+    assert [["one/", "one/one.py"], ["two/", "two/two.py"]] == found
+
+
 def test_a_file_written_a_moment_ago_is_read_again_each_time(
     make_folder: Callable[..., Path],
 ) -> None:

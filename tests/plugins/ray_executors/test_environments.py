@@ -217,6 +217,23 @@ def test_a_changed_file_is_read_again(make_folder: Callable[..., Path]) -> None:
     assert {"uv": {"packages": ["attrs"]}} == environment(folder).runtime_env
 
 
+def test_what_has_not_changed_is_not_worked_out_again(make_folder: Callable[..., Path]) -> None:
+    folder = make_folder({"train.py": "x = 1", "requirements.txt": "six"})
+    for file in folder.iterdir():
+        os.utime(file, (1, 1))
+
+    assert environment(folder) is environment(folder)
+
+
+def test_what_a_runtime_env_names_is_read_each_time(make_folder: Callable[..., Path]) -> None:
+    folder, beside = make_folder({"train.py": "x = 1"}), make_folder({"more.txt": "six"}, "beside")
+    asked: dict[str, object] = {"pip": str(beside / "more.txt")}
+    first = environment(folder, config_env=asked)
+    (beside / "more.txt").write_text("attrs")
+
+    assert first.key != environment(folder, config_env=asked).key
+
+
 def test_a_config_that_cannot_be_used_is_told(make_folder: Callable[..., Path]) -> None:
     with pytest.raises(ConfigError, match="package_manager"):
         environment(make_folder({"config.yaml": "name: x\npackage_manager: conda\n"}))

@@ -120,8 +120,9 @@ ACTIONS = """
             time.sleep(params["seconds"])
             os.kill(os.getpid(), signal.SIGKILL)
 
-        threading.Thread(target=die).start()
+        # First: with no time at all, the thread may be done before it is said to have started.
         ctx.log("said", {"n": 0})
+        threading.Thread(target=die).start()
         return "done"
 
 
@@ -280,7 +281,8 @@ def test_a_worker_that_dies_as_its_action_ends_gives_one_outcome(
     assert outcome.status in {"succeeded", "failed"}
     assert outcome.status == "succeeded" or (outcome.error and outcome.error.type == "WorkerCrashed")
     assert [0] == run.numbers
-    assert start("nothing", executor=executor).end().ok
+    # It may have begun on the worker that dies: then that is a crash, and its own.
+    assert start("nothing", executor=executor, retries=1).end().ok
 
 
 def test_a_crash_is_retried_and_the_attempts_do_not_mix(start: Callable[..., Watched], executor: str):
