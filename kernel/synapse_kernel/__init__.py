@@ -101,6 +101,18 @@ if TYPE_CHECKING:
         ValidationStep as ValidationStep,
         step as step,
     )
+    from synapse_kernel.storage import (
+        Storage as Storage,
+        StorageConfigError as StorageConfigError,
+        StorageConnectionError as StorageConnectionError,
+        StorageError as StorageError,
+        StorageIntegrityError as StorageIntegrityError,
+        StorageNotFoundError as StorageNotFoundError,
+        StoragePath as StoragePath,
+        StoragePermissionError as StoragePermissionError,
+        StorageUploadError as StorageUploadError,
+        get_storage as get_storage,
+    )
     from synapse_kernel.stores import (
         CheckpointStore as CheckpointStore,
         RunBusyError as RunBusyError,
@@ -152,6 +164,8 @@ _HOMES = {
     "owners": "Owner",
     "steps": "BaseStep BaseStepContext CheckpointError LoggingStep Orchestrator StepFailed StepRegistry "
     "StepResult TimingStep ValidationStep step",
+    "storage": "Storage StorageConfigError StorageConnectionError StorageError StorageIntegrityError "
+    "StorageNotFoundError StoragePath StoragePermissionError StorageUploadError get_storage",
     "stores": "CheckpointStore RunBusyError RunNotFoundError RunQuery RunRecord RunStore StoreError",
     "types": "COCODataset DMDataset DMv1Dataset DMv2Dataset DataType Dataset InferenceResults Model "
     "ModelWeights ONNXModel PascalVOCDataset Result TensorRTModel TestResults YOLODataset is_compatible",

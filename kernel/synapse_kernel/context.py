@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from synapse_kernel.emitter import Emitter
     from synapse_kernel.events import Level
     from synapse_kernel.kernel import Kernel
+    from synapse_kernel.storage.storage import Storage
+    from synapse_kernel.storage.transfers import TransferProgress
     from synapse_kernel.stores import CheckpointStore
 
 
@@ -77,7 +79,9 @@ class RuntimeContext:
         """
         Tell of a file or folder that this run made, with its size and checksum.
 
-        A relative path is one in `work_dir`.
+        A relative path is one in `work_dir`. Where the settings name a storage for `artifacts`, it is written
+        there, as ``RUN_ID/NAME``, and told with its URL; if that fails, a warning says so and its place here
+        is told.
 
         Raises `UsageError` if it is not there.
         """
@@ -90,7 +94,22 @@ class RuntimeContext:
         if self._emitter.heard:
             from synapse_kernel.files import size_and_checksum
 
-            self._emitter.artifact(name or file.name, str(file), *size_and_checksum(file))
+            label = name or file.name
+            place = self._stored(file, label)
+            self._emitter.artifact(label, place, *size_and_checksum(file))
+
+    def _stored(self, file: Path, name: str) -> str:
+        """Write an artifact to the storage of the settings, if they name one, and return where it is."""
+        wanted = self._kernel().settings.kernel.artifacts
+        if wanted is None:
+            return str(file)
+        try:
+            storage = self.storage(wanted).at(self.run_id)
+            storage.upload(file, name)
+        except SynapseError as error:
+            self.log("artifact_not_stored", {"name": name, "error": str(error)}, level="warning")
+            return str(file)
+        return storage.get_address(name)
 
     def end_log(self) -> None:
         """Send all that is waiting now, instead of within the next tenth of a second."""
@@ -164,9 +183,20 @@ class RuntimeContext:
             services[name] = factory(self)
         return services[name]
 
-    def storage(self, url_or_name: str) -> object:
-        """Return the storage for a URL (``s3://bucket/prefix``) or for a name from the settings."""
-        return self._kernel().storage(url_or_name)
+    def storage(self, url_or_name: str | Mapping[str, object]) -> Storage:
+        """
+        Return the storage of a URL (``s3://bucket/prefix``), of a name from the settings, or a configuration.
+
+        Its transfers are told as progress of the run, one category an operation; cancelling the run ends
+        them. Raises what `Kernel.storage` raises.
+        """
+        return self._kernel().storage(url_or_name).at("", progress=self._tell_transfer)
+
+    def _tell_transfer(self, progress: TransferProgress) -> None:
+        if progress.total_bytes:
+            self.set_progress(progress.bytes, progress.total_bytes, progress.operation)
+        else:
+            self.set_progress(progress.files, progress.total_files, progress.operation)
 
     def autolog(self, framework: str) -> None:
         """Log what an ML framework does, for this run alone, through the integration of that name."""

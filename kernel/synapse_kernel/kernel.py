@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
 from synapse_kernel import hookspecs
@@ -62,6 +63,8 @@ if TYPE_CHECKING:
     from synapse_kernel.owners import Owner
     from synapse_kernel.plugins import EntryPointLike
     from synapse_kernel.preparation import DetachKeywords, Plan, RunKeywords
+    from synapse_kernel.storage.finding import Storages
+    from synapse_kernel.storage.storage import Storage
     from synapse_kernel.stores import RunStore
 
 
@@ -299,25 +302,21 @@ class Kernel:
                 warn(f"Sink {name!r} is off for this run: {type(error).__name__}: {error}")
         return opened
 
-    def storage(self, url_or_name: str) -> object:
-        """Return the storage for a URL, or for a name from the settings' `storage`."""
-        named = self.settings.kernel.storage.get(url_or_name.removeprefix("storage://").partition("/")[0])
-        if named is not None and "://" not in url_or_name.removeprefix("storage://"):
-            provider = str(named.get("provider", ""))
-            argument: object = named.get("configuration", {})
-        else:
-            provider, separator, _ = url_or_name.partition("://")
-            argument = url_or_name
-            if not separator:
-                known = self.settings.kernel.storage
-                raise UnknownNameError(
-                    f"Storage {url_or_name!r} is neither a URL nor a name from the settings"
-                    f"{suggest(url_or_name, known)}\n  named there: {listing(known)}",
-                    kind="storage",
-                    name=url_or_name,
-                )
-        factory = cast("Callable[[object], object]", self.registry.resolve("storage", provider))
-        return factory(argument)
+    def storage(self, wanted: str | Mapping[str, object]) -> Storage:
+        """
+        Return the storage of a URL, of a name from the settings, or of a ``{provider, configuration}``.
+
+        Raises `StorageConfigError` for a configuration with mistakes, `UnknownNameError` for a name or scheme
+        that nobody has, `MissingPackageError` where the provider's extra is not installed.
+        """
+        return self.storages.storage(wanted)
+
+    @cached_property
+    def storages(self) -> Storages:
+        """Its storages, each opened once."""
+        from synapse_kernel.storage.finding import Storages
+
+        return Storages(self)
 
     @property
     def store(self) -> RunStore | None:
@@ -518,6 +517,8 @@ class Kernel:
             except Exception as error:  # noqa: BLE001 - the others must still be shut down
                 warn(f"Executor {name!r} failed to shut down: {type(error).__name__}: {error}")
         self._hooks.observe("synapse_shutdown", kernel=self)
+        if "storages" in self.__dict__:
+            self.storages.close()
         if self._store is not None:
             self._store.close()
         if self._pulse is not None:

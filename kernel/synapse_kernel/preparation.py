@@ -27,6 +27,7 @@ from synapse_kernel.contracts import (
     RunPlace,
     RunRequest,
 )
+from synapse_kernel.current import working_for
 from synapse_kernel.durations import seconds
 from synapse_kernel.errors import ActionNotFoundError, EntrypointError, SynapseError, UsageError
 from synapse_kernel.params import Layer, Merged, check_params, merge, shown
@@ -119,7 +120,8 @@ def prepare(
     if not isinstance(params, (dict, Mapping)) and _is_instance(params, code.params_type):
         built: object = params
     else:
-        built = check_params(code, merged.values, merged.origins, target=label)
+        with working_for(kernel):
+            built = check_params(code, merged.values, merged.origins, target=label)
     if options.retries < 0:
         raise UsageError(f"retries must not be negative, got {options.retries}")
     request = RunRequest(

@@ -70,8 +70,10 @@ class KernelSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     """The folder under which each run makes its own."""
     grace: Seconds = 5.0
     """Seconds between telling a run to stop and stopping it by force."""
-    storage: dict[str, dict[str, object]] = {}
-    """Named storages."""
+    storage: dict[str, str | dict[str, object]] = {}
+    """Named storages: for each name a URL, or its `provider` and `configuration`."""
+    artifacts: str | None = None
+    """A storage (its URL, or ``storage://name/folder``) where artifacts go; unset, they stay in place."""
     store: str | None = None
     """
     Where runs are recorded: a run store's URL, ``none``, or ``auto`` for the history in the state folder.
