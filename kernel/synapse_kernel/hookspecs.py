@@ -136,7 +136,7 @@ def synapse_register_storage() -> Sequence[StorageSpec] | None:
 
     When: on the first look-up of a storage, once.
     Process: the kernel's, and a worker's when its action asks for a storage.
-    Result: descriptors; the target is called as ``target(url)`` and gives the storage.
+    Result: descriptors; the target is a `synapse_kernel.storage.Provider` class, made with its configuration.
     Errors: this plugin's providers are left out, with a warning that names it.
     """
 

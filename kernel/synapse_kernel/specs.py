@@ -47,7 +47,7 @@ class StoreSpec(Spec, frozen=True, kw_only=True):
 
 
 class StorageSpec(Spec, frozen=True, kw_only=True):
-    """A storage provider; `schemes` are its URL schemes, `aliases` its other names."""
+    """A storage provider, a `Provider` class; `schemes` are its URL schemes, `aliases` its other names."""
 
     schemes: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
