@@ -76,9 +76,10 @@ def test_files_above_a_folder_count_as_far_as_the_repository_reaches(tmp_path: P
     assert {"a.md", "keep.log"} == packed(inner)
 
 
-def test_a_folder_that_is_ignored_itself_is_packed_when_it_is_named(tmp_path: Path):
+@pytest.mark.parametrize("pattern", ["runs/", "runs/**", "/runs/*", "*"])
+def test_a_folder_that_is_ignored_itself_is_packed_when_it_is_named(tmp_path: Path, pattern: str):
     (tmp_path / ".git").mkdir()
-    (tmp_path / ".gitignore").write_text("runs/\n*.tmp\n")
+    (tmp_path / ".gitignore").write_text(f"{pattern}\n")
     (tmp_path / "runs/1").mkdir(parents=True)
     (tmp_path / "runs/1/metrics.json").write_text("")
 

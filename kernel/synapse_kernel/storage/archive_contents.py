@@ -15,6 +15,7 @@ from synapse_kernel.errors import MissingPackageError
 from synapse_kernel.ignoring import IgnoreRules, never_packed, rules_above, rules_of, text_of
 from synapse_kernel.storage.archive_formats import INSTALL, ArchiveError
 from synapse_kernel.storage.archive_names import links_out, wrong_with, wrong_with_link
+from synapse_kernel.storage.checksums import open_to_read_on
 from synapse_kernel.storage.errors import StorageConfigError
 from synapse_kernel.storage.keys import clean_key, key_below
 from synapse_kernel.storage.providers import Entry
@@ -280,7 +281,7 @@ class StoredFolder:
     def _opened(self, item: Item, data: Future[bytes] | None) -> BinaryIO:
         if data is not None:
             return io.BytesIO(data.result())
-        return cast("BinaryIO", self._storage.open(cast("Entry", item.entry).key, "rb"))
+        return open_to_read_on(self._storage, cast("Entry", item.entry).key)
 
     def _place(self, name: str) -> None:
         folder, _, last = name.rpartition("/")

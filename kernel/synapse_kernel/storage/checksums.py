@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from synapse_kernel.storage.finding import Location
     from synapse_kernel.storage.paths import StoragePath
+    from synapse_kernel.storage.storage import Storage
     from synapse_kernel.storage.transfers import TransferProgress
 
     Local: TypeAlias = str | os.PathLike[str]
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
 PIECE = 1 << 20
 """How many bytes are read at once."""
+
+_RANGE = 8 << 20
 
 _INSTALL = "pip install 'synapse-kernel[archives]'"
 
@@ -208,7 +211,7 @@ def _feed(file: BinaryIO, digest: _Digest, meter: Meter) -> None:
 
 def _feed_stored(source: Stored, digest: _Digest, meter: Meter) -> None:
     meter.expect(source.storage.info(source.key).size)
-    with cast("BinaryIO", source.storage.open(source.key, "rb")) as file:
+    with open_to_read_on(source.storage, source.key) as file:
         _feed(file, digest, meter)
 
 
@@ -227,6 +230,12 @@ def _feed_local(path: Path, digest: _Digest, meter: Meter) -> None:
         raise StorageError(
             f"{path} cannot be read: {error.strerror or error}", operation="checksum"
         ) from error
+
+
+def open_to_read_on(storage: Storage, key: str) -> BinaryIO:
+    """Open a file of a storage that is read from its start to its end: in ranges larger than others."""
+    reader = cast("io.BufferedReader", storage.open(key, "rb"))
+    return io.BufferedReader(reader.detach(), _RANGE)
 
 
 def in_storage(source: object) -> bool:

@@ -34,3 +34,8 @@ def read_tree(folder: Path) -> dict[str, bytes | str | None]:
         elif not any(path.iterdir()):
             found[name] = None
     return found
+
+
+def names_in(folder: Path) -> list[str]:
+    """Return the names in a folder, hidden ones too, in order."""
+    return sorted(path.name for path in folder.iterdir())

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
-from tests.kernel.storage.archive_trees import FORMATS, make_tree, read_tree
+from tests.kernel.storage.archive_trees import FORMATS, make_tree, names_in, read_tree
 
 from synapse_kernel import Kernel
 from synapse_kernel.errors import MissingPackageError
@@ -44,7 +44,7 @@ def archive(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return tmp_path / f"packed.{request.param}"
 
 
-def names_in(archive: Path, tmp_path: Path) -> list[str]:
+def names_packed(archive: Path, tmp_path: Path) -> list[str]:
     shutil.rmtree(tmp_path / "looked at", ignore_errors=True)
     extract_archive(archive, tmp_path / "looked at")
     return sorted(read_tree(tmp_path / "looked at"))
@@ -84,7 +84,7 @@ def test_links_modes_and_empty_folders_come_back(archive: Path, tmp_path: Path):
         "broken": "not/there",
         "round": "round",
         "empty/inner": None,
-        "ünï/ﬁle \n%41#?.txt": "x".encode(),
+        "ünï/ﬁle \n%41#?.txt": b"x",
     }
     folder = make_tree(tmp_path / "in", tree)
     (folder / "bin/run").chmod(0o4700)
@@ -155,7 +155,7 @@ def test_the_same_files_give_the_same_bytes_wherever_and_whenever_they_were_writ
 
 def test_another_hash_seed_or_zone_gives_the_same_bytes(archive: Path, tmp_path: Path):
     make_tree(tmp_path / "in", {f"{n}/ü{n}": b"x" for n in range(20)})
-    code = "import sys; from synapse_kernel.storage.archives import create_archive; create_archive(*sys.argv[1:])"
+    code = "import sys, synapse_kernel.storage.archives as made; made.create_archive(*sys.argv[1:])"
     made = []
     for seed, zone in [("1", "UTC"), ("2", "Asia/Kolkata")]:
         environment = {
@@ -169,6 +169,12 @@ def test_another_hash_seed_or_zone_gives_the_same_bytes(archive: Path, tmp_path:
         made.append(archive.read_bytes())
 
     assert made[0] == made[1]
+
+
+def test_a_gzip_header_holds_no_name_and_no_time(tmp_path: Path):
+    create_archive(make_tree(tmp_path / "in", {"a": b"1"}), tmp_path / "a.tgz")
+
+    assert b"\x1f\x8b\x08\0\0\0\0\0" == (tmp_path / "a.tgz").read_bytes()[:8]
 
 
 def test_an_executable_file_is_another_archive(archive: Path, tmp_path: Path):
@@ -193,8 +199,10 @@ def test_ignore_files_count_and_can_be_told_not_to(tmp_path: Path):
     create_archive(folder, tmp_path / "a.zip")
     create_archive(folder, tmp_path / "b.zip", ignore=False)
 
-    assert [".gitignore", "b.txt", "sub/.gitignore", "sub/c.log"] == names_in(tmp_path / "a.zip", tmp_path)
-    assert [".gitignore", "a.log", "b.txt", "sub/.gitignore", "sub/c.log"] == names_in(
+    assert [".gitignore", "b.txt", "sub/.gitignore", "sub/c.log"] == names_packed(
+        tmp_path / "a.zip", tmp_path
+    )
+    assert [".gitignore", "a.log", "b.txt", "sub/.gitignore", "sub/c.log"] == names_packed(
         tmp_path / "b.zip", tmp_path
     )
 
@@ -206,7 +214,7 @@ def test_patterns_take_some_and_leave_some(tmp_path: Path):
 
     create_archive(folder, tmp_path / "a.zip", include=["*.jpg", "/n.txt"], exclude=["raw/"])
 
-    assert ["images/1.jpg", "n.txt"] == names_in(tmp_path / "a.zip", tmp_path)
+    assert ["images/1.jpg", "n.txt"] == names_packed(tmp_path / "a.zip", tmp_path)
 
 
 def test_nothing_left_to_pack_is_an_error(tmp_path: Path):
@@ -216,8 +224,8 @@ def test_nothing_left_to_pack_is_an_error(tmp_path: Path):
         create_archive(folder, tmp_path / "a.zip", include=["*.jpg"])
 
     assert (
-        f"Storage: create_archive {str(tmp_path / 'a.zip')!r}: nothing of the folder is left to pack: see its "
-        f"ignore files, include= and exclude=, or pack all of it with ignore=False" == str(raised.value)
+        f"Storage: create_archive {str(tmp_path / 'a.zip')!r}: nothing of the folder is left to pack: see "
+        f"its ignore files, include= and exclude=, or pack all of it with ignore=False" == str(raised.value)
     )
     assert not (tmp_path / "a.zip").exists()
 
@@ -253,7 +261,7 @@ def test_a_link_that_leaves_the_folder_is_refused(tmp_path: Path, target: str, r
         f"elsewhere where it is unpacked: make it a relative one to something in the folder, or leave it out "
         f"with exclude= or an ignore file" == str(raised.value)
     )
-    assert ["in"] == os.listdir(tmp_path)
+    assert ["in"] == names_in(tmp_path)
 
 
 def test_a_link_out_of_the_folder_can_be_left_out(tmp_path: Path):
@@ -261,7 +269,7 @@ def test_a_link_out_of_the_folder_can_be_left_out(tmp_path: Path):
 
     create_archive(folder, tmp_path / "a.zip", exclude=["/l"])
 
-    assert ["a"] == names_in(tmp_path / "a.zip", tmp_path)
+    assert ["a"] == names_packed(tmp_path / "a.zip", tmp_path)
 
 
 def test_a_socket_and_a_named_pipe_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -327,8 +335,8 @@ def test_a_target_inside_the_source_is_refused_unless_it_is_left_out(tmp_path: P
     create_archive(folder, folder / "dist/a.zip", exclude=["/b.zip"])
 
     assert (
-        "it lies in the folder that it is made of, and would hold the archive before it: put it elsewhere, or "
-        "leave it out with exclude= or an ignore file" == raised.value.reason
+        "it lies in the folder that it is made of, and would hold the archive before it: put it elsewhere, "
+        "or leave it out with exclude= or an ignore file" == raised.value.reason
     )
     assert first == (folder / "dist/a.zip").read_bytes()
 
@@ -344,7 +352,7 @@ def test_a_failure_leaves_what_was_there(archive: Path, tmp_path: Path):
         create_archive(folder, archive, progress=stop)
 
     assert b"before" == archive.read_bytes()
-    assert {"in", archive.name} == set(os.listdir(tmp_path))
+    assert {"in", archive.name} == set(names_in(tmp_path))
 
 
 def test_a_file_that_changes_while_it_is_read_is_an_error(archive: Path, tmp_path: Path):
@@ -359,7 +367,21 @@ def test_a_file_that_changes_while_it_is_read_is_an_error(archive: Path, tmp_pat
         create_archive(folder, archive, progress=grow)
 
     assert "'a' changed while it was read: let its writer finish, and try again" == raised.value.reason
-    assert ["in"] == os.listdir(tmp_path)
+    assert ["in"] == names_in(tmp_path)
+
+
+def test_a_file_that_is_written_anew_in_its_place_is_an_error_too(archive: Path, tmp_path: Path):
+    folder = make_tree(tmp_path / "in", {"a": bytes(3 << 20)})
+
+    def rewrite(progress: TransferProgress) -> None:
+        with (folder / "a").open("r+b") as file:
+            file.write(b"other")
+        os.utime(folder / "a", (1, 1))
+
+    with pytest.raises(ArchiveError) as raised:
+        create_archive(folder, archive, progress=rewrite)
+
+    assert "'a' changed while it was read: let its writer finish, and try again" == raised.value.reason
 
 
 def test_progress_tells_how_much_there_is(archive: Path, tmp_path: Path):
@@ -378,8 +400,8 @@ def test_progress_tells_how_much_there_is(archive: Path, tmp_path: Path):
     [
         (
             lambda folder: create_archive(folder, folder / "a.rar"),
-            "the name does not tell the format: let it end in one of .tar.gz, .tar.zst, .tgz, .tzst, .zip, or "
-            "give format=",
+            "the name does not tell the format: let it end in one of .tar.gz, .tar.zst, .tgz, .tzst, .zip, "
+            "or give format=",
         ),
         (
             lambda folder: create_archive(folder, folder / "a", format="zipp"),
@@ -466,7 +488,7 @@ def test_an_archive_goes_from_storage_to_storage(archive: Path, tmp_path: Path, 
     assert tree == read_tree(tmp_path / "out")
     assert archive.read_bytes() == storage.read_bytes(f"out/{archive.name}")
     assert 42 == report.files
-    assert {"root", "out", archive.name} == set(os.listdir(tmp_path))
+    assert {"root", "out", archive.name} == set(names_in(tmp_path))
 
 
 def test_a_target_inside_a_source_of_the_same_storage_is_refused(tmp_path: Path, kernel: Kernel):
@@ -477,7 +499,7 @@ def test_a_target_inside_a_source_of_the_same_storage_is_refused(tmp_path: Path,
         create_archive(Location(storage, "in"), Location(storage.at("in"), "a.zip"))
     create_archive(Location(storage, "in"), Location(storage, "in.zip"))
 
-    assert ["in", "in.zip"] == sorted(os.listdir(tmp_path))
+    assert ["in", "in.zip"] == names_in(tmp_path)
 
 
 def test_a_source_that_is_not_in_its_storage_is_not_found(tmp_path: Path, kernel: Kernel):

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
-from tests.kernel.storage.archive_trees import FORMATS, make_tree, read_tree
+from tests.kernel.storage.archive_trees import FORMATS, make_tree, names_in, read_tree
 
 from synapse_kernel import Kernel
 from synapse_kernel.storage import (
@@ -83,10 +83,10 @@ def packed(request: pytest.FixtureRequest, tmp_path: Path) -> Packed:
 def refused(archive: Path, **options: int) -> str:
     """Return why an archive is refused; nothing of it may be left anywhere."""
     folder = archive.parent
-    before = sorted(os.listdir(folder))
+    before = names_in(folder)
     with pytest.raises(ArchiveError) as raised:
         extract_archive(archive, folder / "target", **options)
-    assert before == sorted(os.listdir(folder))
+    assert before == names_in(folder)
     assert f"Storage: extract_archive {str(archive)!r}: {raised.value.reason}" == str(raised.value)
     return raised.value.reason
 
@@ -125,6 +125,7 @@ def test_a_name_that_is_no_text_is_refused(tmp_path: Path):
     assert "the name '\\udcff' in it is not valid UTF-8" == refused(tmp_path / "a.tgz")
 
 
+@pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_harmless_forms_of_a_name_are_taken(packed: Packed, tmp_path: Path):
     archive = packed(("./", ("folder", "")), ("./a//b", b"1"), ("c/", ("folder", "")), ("c/", ("folder", "")))
 
@@ -169,8 +170,13 @@ def test_a_link_that_leaves_the_target_is_refused(packed: Packed, target: str):
 
 @pytest.mark.parametrize(
     ("target", "reason"),
-    [("/etc", "is absolute"), ("", "leads nowhere"), ("..\\x", "holds a backslash, which separates folders on some systems"), ("c:/x", "begins with a drive letter")],
-)  # fmt: skip
+    [
+        ("/etc", "is absolute"),
+        ("", "leads nowhere"),
+        ("..\\x", "holds a backslash, which separates folders on some systems"),
+        ("c:/x", "begins with a drive letter"),
+    ],
+)
 def test_a_link_to_what_is_no_name_in_the_target_is_refused(packed: Packed, target: str, reason: str):
     assert f"the link 'l' -> {target!r} in it {reason}" == refused(packed(("l", ("link", target))))
 
@@ -269,7 +275,7 @@ def test_more_bytes_than_allowed_are_refused_as_they_come(tmp_path: Path, kind: 
     )
     assert 8 << 20 == told[-1].bytes
     assert peak < 24 << 20
-    assert {"in", f"a.{kind}"} == set(os.listdir(tmp_path))
+    assert {"in", f"a.{kind}"} == set(names_in(tmp_path))
 
 
 def test_what_is_just_allowed_is_unpacked(packed: Packed, tmp_path: Path):
@@ -420,8 +426,8 @@ def test_any_other_byte_is_an_error_or_changes_nothing(
     except ArchiveError:
         assert not (folder / "out").exists()
     else:
-        contents = {content for content in read_tree(folder / "out").values() if content is not None}
-        assert contents <= {content for content in read_tree(folder / "in").values()} or kind == "zip"
+        # A zip checks contents alone, and not what else it tells of them.
+        assert kind == "zip" or read_tree(folder / "in") == read_tree(folder / "out")
 
 
 def test_a_header_that_is_damaged_between_two_good_ones_is_no_end(tmp_path: Path):
@@ -468,7 +474,7 @@ def test_a_folder_that_holds_something_is_refused_unless_it_is_to_be_replaced(pa
     )
     assert {"old": b"0"} == kept
     assert {"a": b"1"} == read_tree(tmp_path / "target")
-    assert {archive.name, "target"} == set(os.listdir(tmp_path))
+    assert {archive.name, "target"} == set(names_in(tmp_path))
 
 
 def test_a_bad_archive_replaces_nothing(packed: Packed, tmp_path: Path):
@@ -479,7 +485,7 @@ def test_a_bad_archive_replaces_nothing(packed: Packed, tmp_path: Path):
         extract_archive(archive, tmp_path / "target", overwrite=True)
 
     assert {"old": b"0"} == read_tree(tmp_path / "target")
-    assert {archive.name, "target"} == set(os.listdir(tmp_path))
+    assert {archive.name, "target"} == set(names_in(tmp_path))
 
 
 def test_a_link_to_a_folder_stands_for_it_as_target(packed: Packed, tmp_path: Path):
@@ -501,7 +507,7 @@ def test_what_a_listener_raises_ends_it_and_leaves_nothing(packed: Packed, tmp_p
     with pytest.raises(ValueError, match="enough"):
         extract_archive(archive, tmp_path / "target", progress=stop)
 
-    assert [archive.name] == os.listdir(tmp_path)
+    assert [archive.name] == names_in(tmp_path)
 
 
 def test_sources_and_targets_that_cannot_be_are_told(packed: Packed, tmp_path: Path, kernel: Kernel):
@@ -531,4 +537,4 @@ def test_an_archive_that_is_not_in_its_storage_is_not_found(tmp_path: Path, kern
         extract_archive(Location(kernel.storage(f"file://{tmp_path}"), "no.zip"), tmp_path / "t")
 
     assert "Storage 'local': download 'no.zip': there is nothing under this key" == str(raised.value)
-    assert [] == os.listdir(tmp_path)
+    assert [] == names_in(tmp_path)

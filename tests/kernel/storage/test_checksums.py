@@ -96,6 +96,19 @@ def test_a_large_file_is_not_held_in_memory(tmp_path: Path):
         tracemalloc.stop()
 
 
+def test_a_file_of_a_storage_is_read_in_large_ranges(tmp_path: Path, kernel: Kernel):
+    (tmp_path / "a").write_bytes(bytes(20 << 20))
+    storage = kernel.storage(f"file://{tmp_path}")
+    asked: list[int] = []
+    read = storage.provider.read
+    storage.provider.read = lambda entry, start, length: (  # type: ignore[method-assign]
+        asked.append(length) or read(entry, start, length)  # type: ignore[func-returns-value]
+    )
+
+    assert calculate_checksum(tmp_path / "a") == calculate_checksum(Location(storage, "a"))
+    assert [8 << 20, 8 << 20, 4 << 20] == asked
+
+
 def test_progress_is_told_in_bytes_of_the_whole(tmp_path: Path):
     (tmp_path / "a").write_bytes(bytes(3 << 20))
     told: list[TransferProgress] = []
