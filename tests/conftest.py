@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from synapse_kernel import Kernel
+from synapse_kernel import Kernel, current
 
 
 @pytest.fixture
@@ -35,8 +35,10 @@ def make_folder(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture(autouse=True)
 def own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Give each test a state folder of its own, and no SYNAPSE_* variable of the caller's."""
+    """Give each test a state folder of its own, no SYNAPSE_* variable of the caller's, no kernel."""
     import os
+
+    current._own_kernel.cache_clear()
 
     for name in [n for n in os.environ if n.startswith("SYNAPSE_")]:
         monkeypatch.delenv(name)

@@ -16,7 +16,7 @@ def synapse_register_commands() -> list[CommandSpec]:
     return [
         CommandSpec(
             name="storage",
-            target="synapse_plugins.storage.commands:storage",
+            target="synapse_plugins.storage.commands.group:storage",
             summary="List, copy, synchronise and check files in any storage.",
         )
     ]

@@ -13,8 +13,6 @@ class StorageError(SynapseError):
     A message never holds a secret of the configuration.
     """
 
-    exit_code = 1
-
     def __init__(
         self,
         message: str,
@@ -36,8 +34,6 @@ class StorageError(SynapseError):
 
 class StorageConfigError(StorageError):
     """A configuration, URL or key that cannot be used: nothing was asked of a server."""
-
-    exit_code = 2
 
 
 class StorageConnectionError(StorageError):

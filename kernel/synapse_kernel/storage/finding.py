@@ -6,7 +6,7 @@ import os
 import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, cast
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 import msgspec
 
@@ -78,8 +78,10 @@ class Storages:
         if name == NAMED:
             return Location(self._named(authority), clean_key(key))
         if name in {"http", "https"}:
-            # The one URL whose path is encoded: a key is what it means.
-            key = unquote(urlsplit(text).path).lstrip("/")
+            # The one URL whose path is encoded: a key is what it means. A query lets in, and is the root's.
+            parts = urlsplit(text)
+            root = urlunsplit((name, parts.netloc, "/", parts.query, ""))
+            return Location(self.storage(root), clean_key(unquote(parts.path).lstrip("/")))
         return Location(self.storage(f"{name}://{authority}/"), clean_key(key.lstrip("/")))
 
     def close(self) -> None:

@@ -67,6 +67,8 @@ class Provider(ABC):
     configuration_type: ClassVar[type[Configuration]]
     concurrency: ClassVar[int] = 16
     """How many files are transferred side by side."""
+    gets_in_order: ClassVar[bool] = False
+    """True if `get_file` writes a file from its beginning to its end: what a killed process left is good."""
     has_folders: ClassVar[bool] = True
     """False where a folder is there as soon as a key below it is, and only so long."""
 

@@ -19,7 +19,7 @@ from synapse_kernel.storage.errors import (
 )
 from synapse_kernel.storage.explaining import reason_of
 from synapse_kernel.storage.keys import clean_key, join_key, key_below, name_of
-from synapse_kernel.storage.local_trees import files_below, part_beside
+from synapse_kernel.storage.local_trees import names_below, part_name
 from synapse_kernel.storage.retrying import RetryPolicy, call_again
 from synapse_kernel.storage.sources import Source
 from synapse_kernel.storage.transfers import FileMeter, Meter, TransferReport, run_all
@@ -220,13 +220,13 @@ class Storage:
                 f"there is no local file or folder {path}", provider=self.provider.name, operation="upload"
             )
         if not path.is_dir():
-            self._upload_file(path, target or path.name, meter, link)
+            self._upload_file(str(path), target or path.name, meter, link)
             return meter.report
 
-        def work(item: tuple[str, Path]) -> None:
+        def work(item: tuple[str, str]) -> None:
             self._upload_file(item[1], join_key(target, item[0]), meter, link)
 
-        run_all(files_below(path), work, limit=self.provider.concurrency, meter=meter)
+        run_all(names_below(str(path)), work, limit=self.provider.concurrency, meter=meter)
         return meter.report
 
     def download(
@@ -263,7 +263,8 @@ class Storage:
         folders: set[str] = set()
 
         def work(inner: Entry) -> None:
-            self._download_file(inner, path / self._local(inner.key, full), meter, None, link, folders)
+            into = f"{path}/{self._local(inner.key, full)}"
+            self._download_file(inner, into, meter, None, link, folders)
 
         entries = self._entries(full, recursive=True, operation="download")
         run_all(entries, work, limit=self.provider.concurrency, meter=meter)
@@ -475,7 +476,7 @@ class Storage:
         self._call(operation, full, lambda: self.provider.put_file(source, full, file.moved))
         file.done(source.size)
 
-    def _upload_file(self, path: Path, full: str, meter: Meter, link: Link | None = None) -> None:
+    def _upload_file(self, path: str, full: str, meter: Meter, link: Link | None = None) -> None:
         try:
             source = Source.of_file(path, link)
         except FileNotFoundError:
@@ -497,7 +498,7 @@ class Storage:
         self._call("upload", full, put)
         file.done(source.size)
 
-    def _local(self, key: str, folder: str) -> Path:
+    def _local(self, key: str, folder: str) -> str:
         below = key_below(key, folder)
         # A service may list what our keys never are: '../x' must not be written beside the target.
         if clean_key(below, provider=self.provider.name, operation="download") != below:
@@ -507,12 +508,12 @@ class Storage:
                 operation="download",
                 key=key,
             )
-        return Path(below)
+        return below
 
     def _download_file(
         self,
         entry: Entry,
-        target: Path,
+        target: str | os.PathLike[str],
         meter: Meter,
         checksum: str | None,
         link: Link | None = None,
@@ -521,12 +522,12 @@ class Storage:
         """Get one file; the folders in `folders` are there, and the one of `target` joins them."""
         meter.expect(entry.size)
         file = FileMeter(meter)
-        folder = str(target.parent)
+        folder = os.path.dirname(target) or "."  # noqa: PTH120 - on every file's way
         if folders is None or folder not in folders:
             self._make_local_folder(folder, entry.key)
             if folders is not None:
                 folders.add(folder)
-        part = part_beside(target)
+        part = Path(f"{folder}/{part_name()}")
 
         def get() -> bool:
             if link is not None and self.provider.link_file(entry, part, link):

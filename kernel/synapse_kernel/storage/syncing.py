@@ -236,8 +236,8 @@ class _Sync:
         if self._max_delete is not None and len(self._extra) > self._max_delete:
             raise StorageConfigError(
                 f"{len(self._extra)} files of {self._target.text} are not in the source {self._source.text}, "
-                f"and {self._max_delete} may be deleted: none was; look with a dry run, and allow more if they "
-                "may go",
+                f"and {self._max_delete} may be deleted: none was; look with a dry run, and allow more if "
+                "they may go",
                 operation="sync",
             )
 

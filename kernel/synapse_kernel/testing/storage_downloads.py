@@ -33,121 +33,121 @@ LARGE = bytes(range(256)) * 4096 * 9
 class DownloadContract(StorageFixtures):
     """`Storage.download`."""
 
-    def test_a_file_is_downloaded(self, storage: Storage, fill: Fill, tmp_path: Path) -> None:
+    def test_a_file_is_downloaded(self, storage: Storage, fill: Fill, here: Path) -> None:
         """Under a name, or into a folder; nothing is left beside it."""
         fill({"folder/remote file": b"content"})
-        (tmp_path / "there").mkdir()
+        (here / "there").mkdir()
 
-        report = storage.download("folder/remote file", tmp_path / "new" / "name")
-        storage.download("folder/remote file", tmp_path / "there")
-        storage.download("folder/remote file", f"{tmp_path}/made/")
+        report = storage.download("folder/remote file", here / "new" / "name")
+        storage.download("folder/remote file", here / "there")
+        storage.download("folder/remote file", f"{here}/made/")
 
         assert (1, 7) == (report.files, report.bytes)
         assert {
             "new/name": b"content",
             "there/remote file": b"content",
             "made/remote file": b"content",
-        } == tree_of(tmp_path)
+        } == tree_of(here)
 
-    def test_an_empty_file_is_downloaded(self, storage: Storage, fill: Fill, tmp_path: Path) -> None:
+    def test_an_empty_file_is_downloaded(self, storage: Storage, fill: Fill, here: Path) -> None:
         """It is there, and empty."""
         fill({"empty": b""})
 
-        assert 1 == storage.download("empty", tmp_path / "empty").files
-        assert {"empty": b""} == tree_of(tmp_path)
+        assert 1 == storage.download("empty", here / "empty").files
+        assert {"empty": b""} == tree_of(here)
 
-    def test_a_large_file_is_downloaded(self, storage: Storage, fill: Fill, tmp_path: Path) -> None:
+    def test_a_large_file_is_downloaded(self, storage: Storage, fill: Fill, here: Path) -> None:
         """Byte for byte, over what was there, its progress adding up."""
         fill({"large": LARGE})
         heard = Heard()
-        (tmp_path / "large").write_bytes(b"before")
+        (here / "large").write_bytes(b"before")
 
-        report = storage.download("large", tmp_path / "large", progress=heard)
+        report = storage.download("large", here / "large", progress=heard)
 
-        assert {"large": LARGE} == tree_of(tmp_path)
+        assert {"large": LARGE} == tree_of(here)
         assert (1, len(LARGE)) == (report.files, report.bytes)
         assert ("download", 1, len(LARGE)) == heard.last
 
-    def test_a_tree_is_downloaded(self, tree: Storage, tmp_path: Path) -> None:
+    def test_a_tree_is_downloaded(self, tree: Storage, here: Path) -> None:
         """All its files, with its progress adding up."""
         heard = Heard()
 
-        report = tree.download("", tmp_path / "all", progress=heard)
-        tree.download("images/deep", tmp_path / "some")
+        report = tree.download("", here / "all", progress=heard)
+        tree.download("images/deep", here / "some")
 
         total = sum(map(len, TREE.values()))
-        assert TREE == tree_of(tmp_path / "all")
-        assert {"c.png": TREE["images/deep/c.png"], "read me.txt": b"words\n"} == tree_of(tmp_path / "some")
+        assert TREE == tree_of(here / "all")
+        assert {"c.png": TREE["images/deep/c.png"], "read me.txt": b"words\n"} == tree_of(here / "some")
         assert (len(TREE), total) == (report.files, report.bytes)
         assert ("download", len(TREE), total) == heard.last
 
-    def test_a_tree_of_odd_names_is_downloaded(self, listed: Storage, fill: Fill, tmp_path: Path) -> None:
+    def test_a_tree_of_odd_names_is_downloaded(self, listed: Storage, fill: Fill, here: Path) -> None:
         """Each under its own."""
         files = {
             f"{name}/{name}": name.encode() for name in (ODD_NAMES if self.forms_apart else ODD_NAMES[:-1])
         }
         fill(files)
-        listed.download("", tmp_path)
+        listed.download("", here)
 
-        assert files == tree_of(tmp_path)
+        assert files == tree_of(here)
 
     def test_a_downloaded_file_has_the_time_of_its_entry(
-        self, storage: Storage, fill: Fill, tmp_path: Path
+        self, storage: Storage, fill: Fill, here: Path
     ) -> None:
         """If the service tells one."""
         fill({"file": b"content"})
-        storage.download("file", tmp_path / "file")
+        storage.download("file", here / "file")
         modified = storage.info("file").modified
 
-        assert modified is None or abs(modified - (tmp_path / "file").stat().st_mtime) < 0.001
+        assert modified is None or abs(modified - (here / "file").stat().st_mtime) < 0.001
 
-    def test_what_is_not_there_cannot_be_downloaded(self, storage: Storage, tmp_path: Path) -> None:
+    def test_what_is_not_there_cannot_be_downloaded(self, storage: Storage, here: Path) -> None:
         """What the target had it keeps."""
-        (tmp_path / "file").write_bytes(b"before")
+        (here / "file").write_bytes(b"before")
         with pytest.raises(StorageNotFoundError) as caught:
-            storage.download("none", tmp_path / "file")
+            storage.download("none", here / "file")
 
         assert_tells(caught.value, storage, "download", "none")
-        assert {"file": b"before"} == tree_of(tmp_path)
+        assert {"file": b"before"} == tree_of(here)
 
-    def test_a_checksum_is_verified(self, storage: Storage, fill: Fill, tmp_path: Path) -> None:
+    def test_a_checksum_is_verified(self, storage: Storage, fill: Fill, here: Path) -> None:
         """One that is another keeps the file away."""
         fill({"file": b"content"})
-        (tmp_path / "file").write_bytes(b"before")
+        (here / "file").write_bytes(b"before")
         right, wrong = (hashlib.sha256(data).hexdigest() for data in (b"content", b"other"))
         with pytest.raises(StorageError) as caught:
-            storage.download("file", tmp_path / "file", checksum=f"sha256:{wrong}")
+            storage.download("file", here / "file", checksum=f"sha256:{wrong}")
 
         assert_tells(caught.value, storage, "download", "file")
-        assert {"file": b"before"} == tree_of(tmp_path)
-        storage.download("file", tmp_path / "file", checksum=f"sha256:{right}")
-        assert {"file": b"content"} == tree_of(tmp_path)
+        assert {"file": b"before"} == tree_of(here)
+        storage.download("file", here / "file", checksum=f"sha256:{right}")
+        assert {"file": b"content"} == tree_of(here)
 
-    def test_a_folder_has_no_checksum(self, tree: Storage, tmp_path: Path) -> None:
+    def test_a_folder_has_no_checksum(self, tree: Storage, here: Path) -> None:
         """Nothing is written."""
         with pytest.raises(StorageConfigError) as caught:
-            tree.download("images", tmp_path / "images", checksum="sha256:00")
+            tree.download("images", here / "images", checksum="sha256:00")
 
         assert "a checksum is one file's, and this is a folder" == caught.value.reason
-        assert {} == tree_of(tmp_path)
+        assert {} == tree_of(here)
 
     def test_a_listener_that_raises_leaves_what_the_target_had(
-        self, storage: Storage, fill: Fill, tmp_path: Path
+        self, storage: Storage, fill: Fill, here: Path
     ) -> None:
         """And nothing beside it."""
         fill({"large": LARGE})
-        (tmp_path / "large").write_bytes(b"before")
+        (here / "large").write_bytes(b"before")
 
         def refuse(_: TransferProgress) -> None:
             raise ArithmeticError("that is enough")
 
         with pytest.raises((ArithmeticError, StorageError), match="that is enough"):
-            storage.download("large", tmp_path / "large", progress=refuse)
+            storage.download("large", here / "large", progress=refuse)
 
-        assert {"large": b"before"} == tree_of(tmp_path)
+        assert {"large": b"before"} == tree_of(here)
 
     def test_the_first_failure_of_a_downloaded_tree_ends_it(
-        self, listed: Storage, fill: Fill, tmp_path: Path
+        self, listed: Storage, fill: Fill, here: Path
     ) -> None:
         """The files that are there are whole, with nothing beside them."""
         files = {f"{number:02}": bytes([number]) * 20_000 for number in range(40)}
@@ -158,20 +158,20 @@ class DownloadContract(StorageFixtures):
                 raise ArithmeticError("that is enough")
 
         with pytest.raises((ArithmeticError, StorageError), match="that is enough"):
-            listed.download("tree", tmp_path / "tree", progress=refuse)
+            listed.download("tree", here / "tree", progress=refuse)
 
-        found = tree_of(tmp_path / "tree")
+        found = tree_of(here / "tree")
         assert len(found) < 40
         assert found == {key: files[key] for key in found}
 
     def test_a_file_that_cannot_be_written_here_leaves_nothing(
-        self, storage: Storage, fill: Fill, tmp_path: Path
+        self, storage: Storage, fill: Fill, here: Path
     ) -> None:
         """A file stands where its folder should be."""
         fill({"file": b"content"})
-        (tmp_path / "in the way").write_bytes(b"before")
+        (here / "in the way").write_bytes(b"before")
         with pytest.raises(StorageError) as caught:
-            storage.download("file", tmp_path / "in the way" / "file")
+            storage.download("file", here / "in the way" / "file")
 
         assert_tells(caught.value, storage, "download", "file")
-        assert {"in the way": b"before"} == tree_of(tmp_path)
+        assert {"in the way": b"before"} == tree_of(here)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class InterfaceContract(StorageFixtures):
     """`filesystem`, `get_pathlib`, `get_url` and `signed_url`."""
 
-    def test_the_file_system_reads(self, tree: Storage, tmp_path: Path) -> None:
+    def test_the_file_system_reads(self, tree: Storage, here: Path) -> None:
         """Whatever speaks fsspec lists, finds and gets files."""
         fs = tree.filesystem
 
@@ -41,17 +41,17 @@ class InterfaceContract(StorageFixtures):
             assert b"rain" == file.read()
         with fs.open("notes/today.txt", "r") as file:
             assert "rain" == file.read()
-        fs.get("images/", f"{tmp_path}/got/", recursive=True)
-        assert {"a.png", "b.png", "deep/c.png", "deep/read me.txt"} == set(tree_of(tmp_path / "got"))
+        fs.get("images/", f"{here}/got/", recursive=True)
+        assert {"a.png", "b.png", "deep/c.png", "deep/read me.txt"} == set(tree_of(here / "got"))
 
-    def test_the_file_system_writes(self, changed_tree: Storage, tmp_path: Path) -> None:
+    def test_the_file_system_writes(self, changed_tree: Storage, here: Path) -> None:
         """Whatever speaks fsspec writes, copies, moves and deletes files."""
         fs = changed_tree.filesystem
         fs.pipe_file("new/piped", b"piped")
         with fs.open("new/opened", "wb") as file:
             file.write(b"opened")
-        (tmp_path / "local").write_bytes(b"put")
-        fs.put_file(str(tmp_path / "local"), "new/put")
+        (here / "local").write_bytes(b"put")
+        fs.put_file(str(here / "local"), "new/put")
         fs.cp_file("new/put", "new/copied")
         fs.mv("new/piped", "new/moved")
         fs.rm_file("new/opened")

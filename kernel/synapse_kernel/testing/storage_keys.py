@@ -61,11 +61,11 @@ class KeyContract(StorageFixtures):
         ids=ascii,
     )
     def test_a_key_that_would_leave_the_root_is_refused(
-        self, storage: Storage, tmp_path: Path, operation: str, key: str, text: str
+        self, storage: Storage, here: Path, operation: str, key: str, text: str
     ) -> None:
         """By each operation, before anything is asked of the service."""
         with pytest.raises(StorageConfigError) as caught:
-            OPERATIONS[operation](storage, key, tmp_path)
+            OPERATIONS[operation](storage, key, here)
 
         shown = f"{key}/*" if operation == "glob" else key
         assert f"Storage {storage.provider.name!r}: {operation} {shown!r}: {text}" == str(caught.value)
@@ -102,13 +102,13 @@ class KeyContract(StorageFixtures):
         with pytest.raises(StorageConfigError):
             inner.at("..")
 
-    def test_a_storage_at_a_folder_works_within_it(self, changed_tree: Storage, tmp_path: Path) -> None:
+    def test_a_storage_at_a_folder_works_within_it(self, changed_tree: Storage, here: Path) -> None:
         """Copies, moves, transfers and deletions."""
         inner = changed_tree.at("images/deep")
         inner.copy("c.png", "d.png")
         inner.move("d.png", "e/f.png")
-        inner.download("", tmp_path / "down")
-        inner.upload(tmp_path / "down", "up")
+        inner.download("", here / "down")
+        inner.upload(here / "down", "up")
         inner.delete("read me.txt")
 
         assert ["c.png", "e/f.png", "up/c.png", "up/e/f.png", "up/read me.txt"] == keys_of(

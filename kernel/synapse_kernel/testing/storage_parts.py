@@ -79,6 +79,11 @@ class StorageFixtures:
         raise NotImplementedError("a subclass of StorageContract overrides the fixture storage")
 
     @pytest.fixture
+    def here(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        """Return a local folder of the test's own, apart from what `storage` may keep in ``tmp_path``."""
+        return tmp_path_factory.mktemp("here")
+
+    @pytest.fixture
     def fill(self, storage: Storage) -> Fill:
         """Return what puts files there; to be overridden where the storage itself cannot."""
 

@@ -72,14 +72,12 @@ class ThreadContract(StorageFixtures):
         if self.lists:
             assert ["folder/key"] == keys_of(target.list(recursive=True))
 
-    def test_two_trees_go_to_one_folder_at_once(
-        self, target: Storage, listed: Storage, tmp_path: Path
-    ) -> None:
+    def test_two_trees_go_to_one_folder_at_once(self, target: Storage, listed: Storage, here: Path) -> None:
         """Folders that both make are no trouble, nor are those that one deletes beside."""
         trees = [
             {f"deep/er/{number}-{side}": bytes([number]) * 500 for number in range(20)} for side in range(2)
         ]
-        folders = [write_tree(tmp_path / str(side), files) for side, files in enumerate(trees)]
+        folders = [write_tree(here / str(side), files) for side, files in enumerate(trees)]
 
         self.together([lambda folder=folder: target.upload(folder, "both") for folder in folders])  # type: ignore[misc]
 

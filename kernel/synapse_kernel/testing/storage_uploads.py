@@ -35,9 +35,9 @@ LARGE = bytes(range(256)) * 4096 * 9
 class UploadContract(StorageFixtures):
     """`Storage.upload`."""
 
-    def test_a_file_is_uploaded(self, target: Storage, tmp_path: Path) -> None:
+    def test_a_file_is_uploaded(self, target: Storage, here: Path) -> None:
         """Under a key, or without one under its own name."""
-        local = tmp_path / "local file.bin"
+        local = here / "local file.bin"
         local.write_bytes(b"content")
 
         report = target.upload(local, "folder/remote.bin")
@@ -47,9 +47,9 @@ class UploadContract(StorageFixtures):
         assert b"content" == target.read_bytes("folder/remote.bin")
         assert b"content" == target.read_bytes("local file.bin")
 
-    def test_a_large_file_is_uploaded(self, target: Storage, tmp_path: Path) -> None:
+    def test_a_large_file_is_uploaded(self, target: Storage, here: Path) -> None:
         """Byte for byte, its progress adding up."""
-        local = tmp_path / "large"
+        local = here / "large"
         local.write_bytes(LARGE)
         heard = Heard()
 
@@ -59,11 +59,11 @@ class UploadContract(StorageFixtures):
         assert LARGE == target.read_bytes("large")
         assert ("upload", 1, len(LARGE)) == heard.last
 
-    def test_a_tree_is_uploaded(self, target: Storage, listed: Storage, tmp_path: Path) -> None:
+    def test_a_tree_is_uploaded(self, target: Storage, listed: Storage, here: Path) -> None:
         """All its files, with its progress adding up."""
         heard = Heard()
 
-        report = target.upload(write_tree(tmp_path / "tree", TREE), "data/set", progress=heard)
+        report = target.upload(write_tree(here / "tree", TREE), "data/set", progress=heard)
 
         total = sum(map(len, TREE.values()))
         assert {f"data/set/{key}": content for key, content in TREE.items()} == contents(listed)
@@ -71,48 +71,48 @@ class UploadContract(StorageFixtures):
         assert ("upload", len(TREE), total) == heard.last
         assert (len(TREE), total) == (heard.told[-1].total_files, heard.told[-1].total_bytes)
 
-    def test_a_tree_goes_into_the_root(self, target: Storage, listed: Storage, tmp_path: Path) -> None:
+    def test_a_tree_goes_into_the_root(self, target: Storage, listed: Storage, here: Path) -> None:
         """Its key is '' then; without a key it goes into a folder of its own name."""
-        local = write_tree(tmp_path / "tree", {"a/b": b"1"})
+        local = write_tree(here / "tree", {"a/b": b"1"})
         target.upload(local, "")
         target.upload(local)
 
         assert {"a/b": b"1", "tree/a/b": b"1"} == contents(listed)
 
-    def test_a_tree_of_odd_names_is_uploaded(self, target: Storage, listed: Storage, tmp_path: Path) -> None:
+    def test_a_tree_of_odd_names_is_uploaded(self, target: Storage, listed: Storage, here: Path) -> None:
         """Each under its own."""
         files = {
             f"{name}/{name}": name.encode() for name in (ODD_NAMES if self.forms_apart else ODD_NAMES[:-1])
         }
-        target.upload(write_tree(tmp_path / "tree", files), "odd")
+        target.upload(write_tree(here / "tree", files), "odd")
 
         assert {f"odd/{key}": content for key, content in files.items()} == contents(listed)
 
-    def test_a_modification_time_is_kept(self, target: Storage, tmp_path: Path) -> None:
+    def test_a_modification_time_is_kept(self, target: Storage, here: Path) -> None:
         """Where the service keeps one."""
         if not self.keeps_modified:
             pytest.skip("this provider keeps no modification times")
-        local = tmp_path / "old"
+        local = here / "old"
         local.write_bytes(b"old")
         os.utime(local, (1_500_000_000, 1_500_000_000))
         target.upload(local, "old")
 
         assert 1_500_000_000 == target.info("old").modified
 
-    def test_what_is_not_there_cannot_be_uploaded(self, target: Storage, tmp_path: Path) -> None:
+    def test_what_is_not_there_cannot_be_uploaded(self, target: Storage, here: Path) -> None:
         """The error names the local path."""
         with pytest.raises(StorageNotFoundError) as caught:
-            target.upload(tmp_path / "none", "key")
+            target.upload(here / "none", "key")
 
-        assert f"there is no local file or folder {tmp_path / 'none'}" == caught.value.reason
+        assert f"there is no local file or folder {here / 'none'}" == caught.value.reason
         assert not target.exists("key")
 
     def test_a_file_that_changed_since_it_was_looked_at_is_not_written(
-        self, target: Storage, tmp_path: Path
+        self, target: Storage, here: Path
     ) -> None:
         """The provider calls `Source.check` before anybody can see what it wrote."""
         target.write_bytes("key", b"before")
-        local = tmp_path / "changing"
+        local = here / "changing"
         for content in (b"first", LARGE):
             local.write_bytes(content)
             source = Source.of_file(local)
@@ -127,11 +127,11 @@ class UploadContract(StorageFixtures):
             assert b"before" == target.read_bytes("key")
 
     def test_a_file_that_changes_while_it_is_uploaded_is_one_of_both(
-        self, target: Storage, tmp_path: Path
+        self, target: Storage, here: Path
     ) -> None:
         """Never the beginning of one and the end of the other."""
         target.write_bytes("key", b"before")
-        local = tmp_path / "changing"
+        local = here / "changing"
         local.write_bytes(LARGE)
         changed: list[bool] = []
 
@@ -149,11 +149,11 @@ class UploadContract(StorageFixtures):
             assert target.read_bytes("key") in {LARGE, LARGE[::-1]}
 
     def test_a_listener_that_raises_in_the_middle_leaves_what_was_there(
-        self, target: Storage, tmp_path: Path
+        self, target: Storage, here: Path
     ) -> None:
         """And nothing beside it."""
         target.write_bytes("folder/key", b"before")
-        local = tmp_path / "large"
+        local = here / "large"
         local.write_bytes(LARGE)
 
         def refuse(progress: TransferProgress) -> None:
@@ -171,11 +171,11 @@ class UploadContract(StorageFixtures):
             assert ["folder/key"] == keys_of(target.list(recursive=True))
 
     def test_the_first_failure_of_an_uploaded_tree_ends_it(
-        self, target: Storage, listed: Storage, tmp_path: Path
+        self, target: Storage, listed: Storage, here: Path
     ) -> None:
         """The files that are there are whole."""
         files = {f"{number:02}": bytes([number]) * 20_000 for number in range(40)}
-        local = write_tree(tmp_path / "tree", files)
+        local = write_tree(here / "tree", files)
 
         def refuse(progress: TransferProgress) -> None:
             if progress.files >= 5:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import cast
 
@@ -13,6 +13,7 @@ import pytest
 from tests.kernel.storage.memory import MemoryProvider, in_memory, texts_of
 
 from synapse_kernel import Kernel
+from synapse_kernel.current import working_for
 from synapse_kernel.storage import Storage, StorageConfigError, StorageError, StorageNotFoundError
 from synapse_kernel.storage.ends import End
 from synapse_kernel.storage.excluding import excluding
@@ -23,6 +24,13 @@ from synapse_kernel.storage.transfers import TransferProgress
 EARLIER = 1_700_000_000.0
 
 Folder = Callable[..., Path]
+
+
+@pytest.fixture(autouse=True)
+def here(kernel: Kernel) -> Iterator[None]:
+    """Let paths and URLs be those of this test's kernel, not of one that later tests would find."""
+    with working_for(kernel):
+        yield
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import click
 
 from synapse_kernel.cli.documents import state_of
 from synapse_plugins.storage.commands.entry_text import document_of, size_cell, time_cell
-from synapse_plugins.storage.commands.places import complete_places, given, hints
+from synapse_plugins.storage.commands.places import complete_places, given, hints, reader_may_leave
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,7 +46,7 @@ def list_files(
     if as_json:
         state_of(ctx).json_to = _print_line
     place = given(ctx, url)
-    with hints(place):
+    with hints(place), reader_may_leave():
         for entry, name in _named(place, recursive=recursive):
             if as_json:
                 _print_line(document_of(entry, place.storage.get_url(entry.key)))

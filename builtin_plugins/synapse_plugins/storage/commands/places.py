@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -135,6 +137,16 @@ def _above(text: str) -> str:
     authority, _, key = rest.partition("/")
     above = key.rpartition("/")[0]
     return shlex.quote(f"{scheme}://{authority}/{above}" if above else f"{scheme}://{authority}/")
+
+
+@contextmanager
+def reader_may_leave() -> Iterator[None]:
+    """End quietly where whoever reads what is printed (head, less) goes away: click would exit with 1."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def complete_places(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:

@@ -11,7 +11,13 @@ import click
 from synapse_kernel.cli.documents import dump, promise_json, state_of
 from synapse_kernel.event_text import size_text
 from synapse_plugins.storage.commands.entry_text import document_of, files_text, time_cell
-from synapse_plugins.storage.commands.places import complete_places, given, hints, json_option
+from synapse_plugins.storage.commands.places import (
+    complete_places,
+    given,
+    hints,
+    json_option,
+    reader_may_leave,
+)
 
 if TYPE_CHECKING:
     from typing import BinaryIO
@@ -40,7 +46,7 @@ def cat(ctx: click.Context, urls: tuple[str, ...]) -> None:
     out = sys.stdout.buffer
     for url in urls:
         place = given(ctx, url)
-        with hints(place):
+        with hints(place), reader_may_leave():
             keys = (
                 sorted(entry.key for entry in place.matches() if not entry.is_folder)
                 if place.is_pattern
@@ -49,7 +55,7 @@ def cat(ctx: click.Context, urls: tuple[str, ...]) -> None:
             for key in keys:
                 with cast("BinaryIO", place.storage.open(key, "rb")) as file:
                     shutil.copyfileobj(file, out, _PIECE)
-    out.flush()
+            out.flush()
 
 
 @click.command("info", epilog=INFO_EPILOG)
