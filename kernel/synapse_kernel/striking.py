@@ -7,6 +7,7 @@ A thread cannot be killed; `RunCancelled` can be raised in it between two of its
 from __future__ import annotations
 
 import threading
+from _thread import start_new_thread
 from collections import deque
 from contextvars import copy_context
 from datetime import UTC, datetime
@@ -58,9 +59,8 @@ class InlineJob:
                 return
         self._token.set()
         if first or grace <= 0:
-            threading.Thread(
-                target=self._force, args=(ended, grace), name="synapse-cancel", daemon=True
-            ).start()
+            # `Thread.start` would wait for it, and struck meanwhile, in the thread to stop, wait for ever.
+            start_new_thread(self._force, (ended, grace))
 
     def sender(self, send: Send | None) -> Send | None:
         """Return what hands events to `send` without being broken off in the middle."""
