@@ -27,6 +27,9 @@ import pipelining
 import recording
 import startup
 import stepping
+import storing_http
+import storing_local
+import storing_s3
 from figures import Figure
 
 GROUPS: dict[str, Callable[[], list[Figure]]] = {
@@ -37,6 +40,9 @@ GROUPS: dict[str, Callable[[], list[Figure]]] = {
     "pipelines": pipelining.figures,
     "history": recording.figures,
     "ray": clustering.figures,
+    "storage-http": storing_http.figures,
+    "storage-local": storing_local.figures,
+    "storage-s3": storing_s3.figures,
 }
 
 

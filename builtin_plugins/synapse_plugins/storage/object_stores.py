@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import threading
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, ClassVar, cast
 
 from pydantic import Field, field_validator
@@ -13,10 +15,17 @@ from synapse_kernel.storage.keys import clean_key, join_key, key_below
 from synapse_kernel.storage.providers import Configuration, Provider
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+
+    from synapse_kernel.storage.providers import Told
+
+    Fetch = Callable[[int, int], memoryview]
 
 PART = 8 << 20
 """How many bytes of a large file are moved by one request."""
+AT_ONCE = 4
+"""How many parts of one file are on their way: more of them are not faster."""
 IN_MEMORY = 64 << 20
 """How many bytes of files a provider holds in memory at once, whatever their number."""
 
@@ -55,7 +64,7 @@ class ObjectStoreProvider(Provider):
     """A provider whose keys are the names of a bucket's objects."""
 
     has_folders: ClassVar[bool] = False
-    concurrency: ClassVar[int] = 32
+    concurrency: ClassVar[int] = 64
     scheme: ClassVar[str]
     """The one that its URLs begin with."""
 
@@ -98,7 +107,7 @@ class MemoryBound:
         self._free = most
         self._changed = threading.Condition()
 
-    @contextmanager
+    @contextlib.contextmanager
     def hold(self, size: int) -> Iterator[None]:
         """Wait until `size` bytes may be held, and give them back at the end; more than all is all."""
         size = min(size, self._most)
@@ -111,3 +120,66 @@ class MemoryBound:
             with self._changed:
                 self._free += size
                 self._changed.notify_all()
+
+
+def get_parts(fetch: Fetch, size: int, target: Path, memory: MemoryBound, told: Told) -> None:
+    """
+    Write what `fetch(start, length)` gives into a file, several parts at once, from where the file ends.
+
+    A file that is left by an error is good up to its end.
+    """
+    descriptor = os.open(target, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        good = os.fstat(descriptor).st_size
+        done: dict[int, int] = {}
+        try:
+            _fill(descriptor, fetch, range(good, size, PART), size, memory, told, done)
+        except BaseException:
+            end = good
+            while end in done:
+                end += done[end]
+            os.ftruncate(descriptor, end)
+            with contextlib.suppress(Exception):
+                told(end - good - sum(done.values()))
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _fill(
+    descriptor: int,
+    fetch: Fetch,
+    parts: range,
+    size: int,
+    memory: MemoryBound,
+    told: Told,
+    done: dict[int, int],
+) -> None:
+    starts, lock, stop = iter(parts), threading.Lock(), threading.Event()
+
+    def work() -> None:
+        while not stop.is_set():
+            with lock:
+                start = next(starts, None)
+            if start is None:
+                return
+            with memory.hold(PART):
+                data = fetch(start, min(PART, size - start))
+                _write_at(descriptor, data, start)
+            with lock:
+                done[start] = len(data)
+            told(len(data))
+
+    with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="synapse-parts") as pool:
+        workers = [pool.submit(work) for _ in range(AT_ONCE)]
+        try:
+            for worker in workers:
+                worker.result()
+        finally:
+            stop.set()
+
+
+def _write_at(descriptor: int, data: memoryview, start: int) -> None:
+    while data:
+        count = os.pwrite(descriptor, data, start)
+        data, start = data[count:], start + count

@@ -152,18 +152,6 @@ def test_a_part_without_a_note_is_thrown_away(kernel: Kernel, there: Path, cache
     assert CONTENT == copy.read_bytes()
 
 
-def test_a_part_that_a_killed_process_left_is_good_only_if_it_was_written_in_order(
-    kernel: Kernel, there: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    kind = type(kernel.storage(there.parent.as_uri()).provider)
-    monkeypatch.setattr(kind, "gets_in_order", False)
-    copy = leave_part(kernel, there, cache, b"\0" * 1000, is_left=False)
-
-    download_file(str(there), cache, kernel=kernel)
-
-    assert CONTENT == copy.read_bytes()
-
-
 def test_a_folder_is_no_file(kernel: Kernel, there: Path, cache: Path) -> None:
     with pytest.raises(StorageConfigError) as caught:
         download_file(str(there.parent), cache, kernel=kernel)
@@ -229,13 +217,13 @@ def _fetched(source: str, cache: str) -> str:
         return sha256(download_file(source, cache, kernel=kernel).read_bytes())
 
 
-def leave_part(kernel: Kernel, file: Path, cache: Path, part: bytes, *, is_left: bool = True) -> Path:
+def leave_part(kernel: Kernel, file: Path, cache: Path, part: bytes) -> Path:
     """Leave what a download of a file that broke off leaves; return where its copy will be."""
     copy = download_file(str(file), cache, kernel=kernel)
     note = cache / f".{copy.name}.json"
     content = msgspec.json.decode(note.read_bytes())
     cache.joinpath(f".{copy.name}.part.json").write_bytes(
-        msgspec.json.encode({"content": content, "is_left": is_left})
+        msgspec.json.encode({"content": content, "is_left": True})
     )
     cache.joinpath(f".{copy.name}.part").write_bytes(part)
     note.unlink()

@@ -14,9 +14,9 @@ def synapse_register_storage() -> list[StorageSpec]:
             name="gcs",
             target="synapse_plugins.storage.gcs.provider:GcsProvider",
             summary="Google Cloud Storage (gs://bucket/prefix)",
-            schemes=('gs',),
-            aliases=('gcp',),
-            requires=('obstore',),
+            schemes=("gs",),
+            aliases=("gcp",),
+            requires=("google.cloud.storage",),
             extra="gcs",
         )
     ]

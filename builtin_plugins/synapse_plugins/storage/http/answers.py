@@ -6,22 +6,21 @@ import base64
 import binascii
 import io
 import re
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from synapse_kernel.storage.errors import StorageIntegrityError
 from synapse_kernel.storage.providers import Entry
 from synapse_plugins.storage.http.listings import time_of
 
 if TYPE_CHECKING:
-    from urllib3.response import BaseHTTPResponse
+    from collections.abc import Iterator
 
-LISTING = {"Accept": "application/json, text/html;q=0.9, */*;q=0.1"}
-PROPFIND_ONE = {"Depth": "0", "Content-Type": "application/xml"}
-PROPFIND_INSIDE = {"Depth": "1", "Content-Type": "application/xml"}
+    from urllib3.response import BaseHTTPResponse
 
 _RANGE = re.compile(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)")
 _DIGESTS = {"md5": "md5", "sha-256": "sha256", "sha-512": "sha512"}
-_PIECE = 1 << 20
+PIECE = 1 << 18
+"""How many bytes are read at once."""
 
 
 def entry_of(key: str, answer: BaseHTTPResponse) -> Entry:
@@ -84,9 +83,15 @@ def stamp_of(entry: Entry) -> str | None:
 def take(answer: BaseHTTPResponse, length: int) -> bytes:
     """Return the next bytes of an answer, fewer only at its end."""
     taken = io.BytesIO()
-    while taken.tell() < length and (piece := answer.read(min(_PIECE, length - taken.tell()))):
+    while taken.tell() < length and (piece := answer.read(min(4 * PIECE, length - taken.tell()))):
         taken.write(piece)
     return taken.getvalue()
+
+
+def pieces(content: BaseHTTPResponse | IO[bytes]) -> Iterator[bytes]:
+    """Yield the rest of an answer, or of a file."""
+    while piece := content.read(PIECE):
+        yield piece
 
 
 def is_folder(answer: BaseHTTPResponse) -> bool:

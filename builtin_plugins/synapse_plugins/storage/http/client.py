@@ -38,6 +38,8 @@ _SHORTEST_WAIT = 0.2
 _REST = 1 << 16
 """Of an answer nobody reads on, this much is read after all, and its connection kept."""
 _DEFAULT_PORTS = {"http": 80, "https": 443}
+CANNOT = {405, 501}
+"""The statuses of a method that a server does not have."""
 WRITES = {"PUT", "DELETE", "MKCOL", "MOVE", "COPY"}
 
 
@@ -64,6 +66,7 @@ class Client:
             connect=min(_CONNECT_SECONDS, configuration.timeout), read=configuration.timeout
         )
         self._pools: dict[str | None, urllib3.PoolManager] = {}
+        self._proxies: dict[tuple[str, str], str | None] = {}
         self._lock = threading.Lock()
 
     def url_of(self, key: str, *, folder: bool = False) -> str:
@@ -149,9 +152,9 @@ class Client:
             location = response.headers.get("Location")
             if response.status not in _REDIRECTS or location is None:
                 return response
+            _let_go(response)
             target = urljoin(target, location)
             at = self._checked(method, at, urlsplit(target), response.status)
-            _let_go(response)
         raise StorageError(f"the server redirects more than {_MOST_REDIRECTS} times, the last to {shown(at)}")
 
     def _checked(self, method: str, before: SplitResult, to: SplitResult, status: int) -> SplitResult:
@@ -172,8 +175,11 @@ class Client:
         return to
 
     def _pool(self, at: SplitResult) -> urllib3.PoolManager:
-        proxy = _proxy_for(at)
+        origin = (at.scheme, at.netloc)
         with self._lock:
+            if origin not in self._proxies:
+                self._proxies[origin] = _proxy_for(at)
+            proxy = self._proxies[origin]
             if proxy not in self._pools:
                 self._pools[proxy] = (
                     urllib3.PoolManager(maxsize=CONNECTIONS)

@@ -63,7 +63,7 @@ def _refused(error: RefusedError) -> Exception:
     if status in {405, 501} and error.method in WRITES:
         kind = StorageUploadError if error.method == "PUT" else StorageError
         return kind(f"the server takes no writes: it answered {error.method} with {error.reason}")
-    if status in {408, 429} or (status >= 500 and status not in {501, 505}):
+    if status in {408, 423, 429} or (status >= 500 and status not in {501, 505}):
         return StorageConnectionError(said, transient=True)
     return StorageError(said)
 

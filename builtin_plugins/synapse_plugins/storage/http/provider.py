@@ -3,49 +3,37 @@
 from __future__ import annotations
 
 import hashlib
-import tempfile
+import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from itertools import islice
-from typing import IO, TYPE_CHECKING, ClassVar, TypeVar, cast
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, ClassVar, cast
 
 from synapse_kernel.storage.errors import (
     StorageIntegrityError,
     StorageNotFoundError,
-    StoragePermissionError,
     StorageUploadError,
 )
 from synapse_kernel.storage.explaining import explain_os_error
-from synapse_kernel.storage.keys import join_key, name_of, parent_key
+from synapse_kernel.storage.keys import join_key, parent_key
 from synapse_kernel.storage.providers import Configuration, Entry, Provider
-from synapse_kernel.storage.retrying import RetryPolicy, call_again
-from synapse_plugins.storage.http import answers, listings
-from synapse_plugins.storage.http.client import Client, RefusedError
+from synapse_plugins.storage.http import answers
+from synapse_plugins.storage.http.client import CANNOT, Client, RefusedError
 from synapse_plugins.storage.http.configuration import HttpConfiguration, configuration_of
 from synapse_plugins.storage.http.explaining import explained
+from synapse_plugins.storage.http.folders import Folders
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
-
-    from urllib3.response import BaseHTTPResponse
 
     from synapse_kernel.storage.errors import StorageError
     from synapse_kernel.storage.providers import Told
     from synapse_kernel.storage.sources import Source
 
-    _EntriesOf = Callable[[str, str, Iterable[bytes]], Iterator[Entry]]
-
-R = TypeVar("R")
-
-_PIECE = 1 << 18
 _WORTH_GOING_ON = 1 << 20
 """A transfer that broke off after this many bytes goes on at once, without counting as a failed try."""
 _SIDE_BY_SIDE = 8
-_LISTING_IN_MEMORY = 8 << 20
-_CANNOT = {405, 501}
-"""The statuses of a method that a server does not have."""
 
 
 class HttpProvider(Provider):
@@ -59,12 +47,12 @@ class HttpProvider(Provider):
     name: ClassVar[str] = "http"
     configuration_type: ClassVar[type[Configuration]] = HttpConfiguration
     concurrency: ClassVar[int] = 16
+    gets_in_order: ClassVar[bool] = True
 
     def __init__(self, configuration: Configuration) -> None:
         super().__init__(configuration)
         self._client = Client(cast("HttpConfiguration", configuration))
-        self._speaks_webdav: bool | None = None
-        """None until it was asked."""
+        self._folders = Folders(self._client, self.stat)
 
     @classmethod
     def from_url(cls, url: str) -> Mapping[str, object]:
@@ -79,8 +67,8 @@ class HttpProvider(Provider):
 
     def stat(self, key: str) -> Entry:
         """Return what HEAD tells; where that is refused, what the answer to a GET of one byte tells."""
-        if self._speaks_webdav:
-            return self._properties_of(key)
+        if self._folders.known_webdav:
+            return self._folders.properties_of(key)
         try:
             with self._client.asking("HEAD", key, folder=not key) as answer:
                 if not key or answers.is_folder(answer):
@@ -89,20 +77,19 @@ class HttpProvider(Provider):
         except IsADirectoryError:
             return Entry(key=key, is_folder=True)
         except RefusedError as error:
-            if not key or error.status not in {400, 403, *_CANNOT}:
+            if not key or error.status not in {400, 403, *CANNOT}:
                 raise
-            return self._stat_by_range(key)
+            # A WebDAV server may know no HEAD of a folder.
+            return (
+                self._folders.properties_of(key)
+                if self._folders.speaks_webdav()
+                else self._stat_by_range(key)
+            )
         return entry if entry.size is not None else self._stat_by_range(key)
 
     def entries(self, folder: str, *, recursive: bool = False) -> Iterator[Entry]:
         """Yield what the server lists, by JSON, by WebDAV or by a page of links."""
-        waiting = [folder]
-        while waiting:
-            for entry in self._listed(waiting.pop()):
-                if entry.is_folder and recursive:
-                    waiting.append(entry.key)
-                else:
-                    yield entry
+        return self._folders.entries(folder, recursive=recursive)
 
     # Reading
 
@@ -118,7 +105,7 @@ class HttpProvider(Provider):
             skip = 0 if answer.status == 206 else start
             if answer.status == 206:
                 answers.check_range(answer, start)
-            while skip and (passed := len(answer.read(min(skip, _PIECE)))):
+            while skip and (passed := len(answer.read(min(skip, answers.PIECE)))):
                 skip -= passed
             return b"" if skip else answers.take(answer, length)
 
@@ -145,14 +132,20 @@ class HttpProvider(Provider):
     # Writing
 
     def put_file(self, source: Source, key: str, told: Told) -> None:
-        """Write a file by PUT: a server shows what is there before until it has all of it."""
-        try:
-            self._put(source, key, told)
-        except RefusedError as error:
-            if error.status not in {404, 409} or not parent_key(key):
-                raise
-            self.make_folder(parent_key(key))
-            self._put(source, key, told)
+        """
+        Write a file by PUT.
+
+        A plain web server shows what was there before until it has all of it. One that speaks WebDAV may
+        keep what came before a connection broke off: there it is written beside its place, and moved.
+        """
+        if not self._folders.speaks_webdav():
+            self._put_with_folder(source, key, told)
+            return
+        part = _part_beside(key)
+        with self._deleted_on_failure(part):
+            self._put_with_folder(source, part, told)
+            if not self._carry("MOVE", part, key):
+                raise StorageUploadError("the server has no MOVE, without which half a file may be seen")
 
     def delete(self, keys: Sequence[str]) -> None:
         """Delete files, several at once."""
@@ -190,16 +183,12 @@ class HttpProvider(Provider):
 
     def copy_file(self, source: str, target: str) -> bool:
         """Copy a file by COPY to a name beside the target, and MOVE it there: a copy is seen as it grows."""
-        part = join_key(parent_key(target), f".{name_of(target)[:80]}.{uuid.uuid4().hex[:8]}.part")
-        if not self._carry("COPY", source, part):
-            return False
-        try:
+        part = _part_beside(target)
+        with self._deleted_on_failure(part):
+            if not self._carry("COPY", source, part):
+                return False
             if self._carry("MOVE", part, target):
                 return True
-        except BaseException:
-            with suppress(Exception):
-                self._delete(part, folder=False)
-            raise
         self._delete(part, folder=False)
         return False
 
@@ -220,72 +209,6 @@ class HttpProvider(Provider):
     def _stat_by_range(self, key: str) -> Entry:
         with self._client.asking("GET", key, {"Range": "bytes=0-0"}, good=(200, 206, 416)) as answer:
             return answers.entry_of(key, answer)
-
-    def _properties_of(self, key: str) -> Entry:
-        with self._client.asking(
-            "PROPFIND", key, answers.PROPFIND_ONE, folder=not key, body=_properties, good=(207,)
-        ) as answer:
-            return listings.one_of_properties(key, _pieces(answer))
-
-    def _listed(self, folder: str) -> Iterator[Entry]:
-        entries_of, listing = self._again(folder, lambda: self._listing(folder))
-        with listing:
-            found = entries_of(folder, self._client.url_of(folder, folder=True), _pieces(listing))
-            if entries_of is not listings.of_links:
-                yield from found
-                return
-            # A page of links tells no sizes, or rounded ones.
-            with ThreadPoolExecutor(_SIDE_BY_SIDE, thread_name_prefix="synapse-http-list") as pool:
-                while some := list(islice(found, 4 * _SIDE_BY_SIDE)):
-                    yield from filter(None, pool.map(self._looked_at, some))
-
-    def _listing(self, folder: str) -> tuple[_EntriesOf, IO[bytes]]:
-        if self._speaks_webdav:
-            return listings.of_properties, self._asked_by_webdav(folder)
-        page, refused = None, None
-        try:
-            with self._client.asking("GET", folder, answers.LISTING, folder=True, good=(200,)) as answer:
-                if answers.is_json(answer):
-                    return listings.of_json, _kept(answer)
-                page = _kept(answer) if answers.is_html(answer) else None
-        except RefusedError as error:
-            if error.status not in {400, 403, *_CANNOT}:
-                raise
-            refused = error
-        if self._speaks_webdav is None:
-            try:
-                return listings.of_properties, self._asked_by_webdav(folder)
-            except RefusedError as error:
-                # One that passes says nothing about WebDAV.
-                if error.status == 429 or (error.status >= 500 and error.status not in _CANNOT):
-                    raise
-                self._speaks_webdav = False
-        if refused is not None and refused.status not in _CANNOT:
-            raise refused
-        if page is None:
-            raise listings.lists_nothing()
-        return listings.of_links, page
-
-    def _asked_by_webdav(self, folder: str) -> IO[bytes]:
-        with self._client.asking(
-            "PROPFIND", folder, answers.PROPFIND_INSIDE, folder=True, body=_properties, good=(207,)
-        ) as answer:
-            self._speaks_webdav = True
-            return _kept(answer)
-
-    def _looked_at(self, entry: Entry) -> Entry | None:
-        if entry.is_folder:
-            return entry
-        try:
-            return self._again(entry.key, lambda: self.stat(entry.key))
-        except StorageNotFoundError:
-            return None
-        except StoragePermissionError:
-            return entry
-
-    def _again(self, key: str, call: Callable[[], R]) -> R:
-        # Nobody above can begin a listing again that has given entries; the operation is told there.
-        return call_again(RetryPolicy(), call, lambda error: self.explain(error, "", key))
 
     def _get_rest(self, entry: Entry, target: Path, told: Told) -> None:
         have = target.stat().st_size if target.exists() else 0
@@ -308,11 +231,35 @@ class HttpProvider(Provider):
                 file.truncate(have)
                 file.seek(have)
                 if answer.status != 416:
-                    for piece in _pieces(answer):
+                    for piece in answers.pieces(answer):
                         file.write(piece)
                         told(len(piece))
             checksums = {**answers.checksums_of(answer), **entry.checksums}
         _verify(target, checksums, told)
+
+    def _put_with_folder(self, source: Source, key: str, told: Told) -> None:
+        try:
+            self._put(source, key, told)
+        except RefusedError as error:
+            if error.status not in {404, 409} or not parent_key(key):
+                raise
+            if self._is_folder(key):
+                raise IsADirectoryError(key) from None
+            # Another thread may have made it meanwhile.
+            self.make_folder(parent_key(key))
+            self._put(source, key, told)
+
+    @contextmanager
+    def _deleted_on_failure(self, part: str) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            # A server may be at it still, and only then find out that its client is gone.
+            for wait in (0.0, 0.05, 0.2, 0.5):
+                time.sleep(wait)
+                with suppress(Exception):
+                    self._delete(part, folder=False)
+            raise
 
     def _put(self, source: Source, key: str, told: Told) -> None:
         sent = 0
@@ -323,7 +270,7 @@ class HttpProvider(Provider):
                 sent = _taken_back(sent, told)
             with source.open() as file:
                 while True:
-                    piece = file.read(min(_PIECE, source.size - sent))
+                    piece = file.read(min(answers.PIECE, source.size - sent))
                     if not piece and sent < source.size:
                         source.check()
                         raise StorageUploadError("the file became shorter while it was read", transient=True)
@@ -368,17 +315,19 @@ class HttpProvider(Provider):
             return False
 
     def _carry(self, method: str, source: str, target: str) -> bool:
+        if self._folders.speaks_webdav() and self._is_folder(target):
+            # It would be deleted first, with all that is in it.
+            raise IsADirectoryError(target)
         headers = {"Destination": self._client.url_of(target), "Overwrite": "T"}
         try:
             self._ask(method, source, headers)
         except RefusedError as error:
-            if error.status in _CANNOT:
+            if error.status in CANNOT:
                 return False
-            # nginx answers 500 where the folder of the target is missing.
-            folder = parent_key(target)
-            if error.status not in {409, 500} or not folder or self._is_folder(folder):
+            # Where the folder of the target is missing nginx answers 500, and others 403.
+            if error.status not in {403, 409, 500} or not parent_key(target):
                 raise
-            self.make_folder(folder)
+            self.make_folder(parent_key(target))
             self._ask(method, source, headers)
         return True
 
@@ -387,22 +336,8 @@ class HttpProvider(Provider):
             pass
 
 
-def _properties() -> Iterable[bytes]:
-    return [listings.PROPERTIES]
-
-
-def _pieces(answer: BaseHTTPResponse | IO[bytes]) -> Iterator[bytes]:
-    while piece := answer.read(_PIECE):
-        yield piece
-
-
-def _kept(answer: BaseHTTPResponse) -> IO[bytes]:
-    # Whoever draws entries may take long over each, and no server waits for that.
-    kept = tempfile.SpooledTemporaryFile(_LISTING_IN_MEMORY, prefix="synapse-")  # noqa: SIM115 - by the caller
-    for piece in _pieces(answer):
-        kept.write(piece)
-    kept.seek(0)
-    return cast("IO[bytes]", kept)
+def _part_beside(key: str) -> str:
+    return join_key(parent_key(key), f".synapse-{uuid.uuid4().hex[:16]}.part")
 
 
 def _taken_back(sent: int, told: Told) -> int:

@@ -20,13 +20,13 @@ _FICLONE = 0x40049409
 
 def copy_content(source: int, target: int, status: os.stat_result, told: Told) -> None:
     """
-    Write all of a file, whose status is known, into an empty one.
+    Write all of a file, whose status is known, into an empty one; of a small file as much as there is.
 
     File systems that can (Btrfs, XFS) share the blocks; elsewhere nothing passes through this process but
     small files.
     """
     if status.st_size <= _SMALL:
-        data = os.read(source, _SMALL + 1)
+        data = os.read(source, status.st_size + 1)
         write_all(target, data)
         told(len(data))
         return

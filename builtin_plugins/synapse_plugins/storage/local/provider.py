@@ -132,7 +132,7 @@ class LocalProvider(Provider):
 
     def read(self, entry: Entry, start: int, length: int) -> bytes:
         """Return part of a file."""
-        fd = self._open(entry)
+        fd, _ = self._open(entry)
         try:
             return _read(fd, start, length)
         finally:
@@ -140,19 +140,19 @@ class LocalProvider(Provider):
 
     def read_whole(self, key: str) -> bytes:
         """Return the content of a file, of the one that is there when it begins."""
-        fd = self._root.open_file(key)
+        fd, status = self._root.open_file(key)
         try:
-            return _read(fd, 0, os.fstat(fd).st_size)
+            return _read(fd, 0, status.st_size)
         finally:
             os.close(fd)
 
     def get_file(self, entry: Entry, target: Path, told: Told) -> None:
         """Copy a file."""
-        source = self._open(entry)
+        source, status = self._open(entry)
         try:
             into = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
             try:
-                copy_content(source, into, os.fstat(source), told)
+                copy_content(source, into, status, told)
             finally:
                 os.close(into)
         finally:
@@ -160,7 +160,7 @@ class LocalProvider(Provider):
 
     def link_file(self, entry: Entry, target: Path, kind: str) -> bool:
         """Give a file the name `target` too, or let one of that name share its blocks."""
-        source = self._open(entry)
+        source, _ = self._open(entry)
         try:
             if kind == "hardlink":
                 return _hard_link(real_path(source, self._root.path(entry.key)), str(target), None)
@@ -182,14 +182,14 @@ class LocalProvider(Provider):
         try:
             linked = (
                 source.link == "hardlink"
-                and source.path is not None
-                and _hard_link(os.path.realpath(source.path), part, folder)
+                and source.local is not None
+                and _hard_link(source.local, part, folder)
             )
             if linked:
                 told(source.size)
+                source.check()
             else:
                 self._write(source, part, folder, told)
-            source.check()
             os.rename(part, name, src_dir_fd=folder, dst_dir_fd=folder)
             if linked:
                 # Renaming onto another name of the same file does nothing at all.
@@ -242,9 +242,9 @@ class LocalProvider(Provider):
         folder, name = self._root.place(target)
         part = part_name()
         try:
-            fd = self._root.open_file(source)
+            fd, status = self._root.open_file(source)
             try:
-                _copy(fd, part, folder, lambda _: None)
+                _copy(fd, status, part, folder, lambda _: None)
             finally:
                 os.close(fd)
             os.rename(part, name, src_dir_fd=folder, dst_dir_fd=folder)
@@ -302,15 +302,15 @@ class LocalProvider(Provider):
             )
         return None
 
-    def _open(self, entry: Entry) -> int:
-        fd = self._root.open_file(entry.key)
-        if entry.etag is not None and _etag(os.fstat(fd)) != entry.etag:
+    def _open(self, entry: Entry) -> tuple[int, os.stat_result]:
+        fd, status = self._root.open_file(entry.key)
+        if entry.etag is not None and _etag(status) != entry.etag:
             os.close(fd)
             raise StorageIntegrityError("it was changed since it was looked at: try again")
-        return fd
+        return fd, status
 
     def _write(self, source: Source, part: str, folder: int, told: Told) -> None:
-        if source.path is None:
+        if source.local is None:
             fd = os.open(part, _NEW, 0o666, dir_fd=folder)
             try:
                 write_all(fd, source.data)
@@ -318,9 +318,10 @@ class LocalProvider(Provider):
                 os.close(fd)
             told(source.size)
             return
-        fd = os.open(source.path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(source.local, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            _copy(fd, part, folder, told, clone=source.link is not None)
+            _copy(fd, os.fstat(fd), part, folder, told, clone=source.link is not None)
+            source.check(fd)
         finally:
             os.close(fd)
 
@@ -390,8 +391,9 @@ def _read(fd: int, start: int, length: int) -> bytes:
     return b"".join(pieces)
 
 
-def _copy(source: int, part: str, folder: int, told: Told, *, clone: bool = False) -> None:
-    status = os.fstat(source)
+def _copy(
+    source: int, status: os.stat_result, part: str, folder: int, told: Told, *, clone: bool = False
+) -> None:
     fd = os.open(part, _NEW, 0o666, dir_fd=folder)
     try:
         if clone and clone_content(source, fd):
@@ -404,8 +406,10 @@ def _copy(source: int, part: str, folder: int, told: Told, *, clone: bool = Fals
 
 
 def _hard_link(source: str, target: str, folder: int | None) -> bool:
+    # What a link leads to is meant, and systems differ in what they would take.
+    real = os.path.realpath(source) if os.path.islink(source) else source  # noqa: PTH114
     try:
-        os.link(source, target, dst_dir_fd=folder)
+        os.link(real, target, dst_dir_fd=folder)
     except OSError:
         # Another disk, no such thing there, too many already, or somebody else's file: it is copied.
         return False

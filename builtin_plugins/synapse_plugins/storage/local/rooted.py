@@ -31,11 +31,12 @@ class Root:
 
     def __init__(self, location: str) -> None:
         self.location = location
+        self._prefix = os.path.join(location, "")  # noqa: PTH118
         self._real = ""
 
     def path(self, key: str) -> str:
         """Return where a key lies, if no link leads elsewhere."""
-        return os.path.join(self.location, key) if key else self.location  # noqa: PTH118 - on every file's way
+        return f"{self._prefix}{key}" if key else self.location
 
     @contextmanager
     def look(self, key: str) -> Iterator[int]:
@@ -46,14 +47,18 @@ class Root:
         finally:
             os.close(fd)
 
-    def open_file(self, key: str) -> int:
-        """Open a file for reading; raises `IsADirectoryError`, and `StorageError` for a pipe or a device."""
+    def open_file(self, key: str) -> tuple[int, os.stat_result]:
+        """
+        Open a file for reading, and tell its status.
+
+        Raises `IsADirectoryError`, and `StorageError` for a pipe or a device.
+        """
         fd = self._opened(self.path(key), _READ)
-        mode = os.fstat(fd).st_mode
-        if stat.S_ISREG(mode):
-            return fd
+        status = os.fstat(fd)
+        if stat.S_ISREG(status.st_mode):
+            return fd, status
         os.close(fd)
-        if stat.S_ISDIR(mode):
+        if stat.S_ISDIR(status.st_mode):
             raise IsADirectoryError(key)
         raise StorageError("it is neither a file nor a folder: a pipe, a socket or a device")
 

@@ -64,6 +64,7 @@ def found_keys() -> S3CredentialProvider | None:
     if asked:
         raise StorageConfigError(
             f"the profile {asked!r} (AWS_PROFILE) has no keys in {_credentials_file()} or {_config_file()}",
+            provider="s3",
             operation="open",
         )
     return None
@@ -85,6 +86,7 @@ def _by_boto3(profile: str) -> S3CredentialProvider:
         raise StorageConfigError(
             f"the AWS profile {profile!r} gets its keys from a role, a single sign-on or a program, which "
             "needs the package 'boto3'. Install it with: pip install boto3",
+            provider="s3",
             operation="open",
         ) from None
     from obstore.auth.boto3 import Boto3CredentialProvider
@@ -102,7 +104,9 @@ def _section(path: Path, name: str) -> Mapping[str, str]:
     try:
         parser.read(path, encoding="utf-8")
     except (configparser.Error, UnicodeDecodeError):
-        raise StorageConfigError(f"{path} is not a file of AWS profiles: mend it", operation="open") from None
+        raise StorageConfigError(
+            f"{path} is not a file of AWS profiles: mend it", provider="s3", operation="open"
+        ) from None
     return dict(parser.items(name)) if parser.has_section(name) else {}
 
 

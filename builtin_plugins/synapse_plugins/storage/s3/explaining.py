@@ -23,6 +23,10 @@ _CODE = re.compile(r"<Code>(\w+)</Code>")
 _ODD_KEY = re.compile(r'Path "(.*?)"(?: contained|: Encountered)', re.DOTALL)
 _BUSY = {"SlowDown", "ServiceUnavailable", "InternalError", "RequestTimeout", "RequestLimitExceeded"}
 
+_PLACES_OF_KEYS = (
+    "/latest/api/token", "/latest/meta-data", "AssumeRoleWithWebIdentity", "169.254.170.",
+)  # fmt: skip
+
 NO_KEYS = (
     "no credentials were found: give access_key and secret_key, or set AWS_ACCESS_KEY_ID and "
     "AWS_SECRET_ACCESS_KEY, or run: aws configure (anonymous: true asks for public data without any)"
@@ -62,31 +66,29 @@ def explain(error: Exception, operation: str, key: str | None, *, bucket: str, s
     """Return the storage's error for one of obstore's, which tells all that it knows in its text."""
     text = str(error)
     if isinstance(error, ValueError) and "parse path" in text:
-        kind, said, transient = (
-            StorageConfigError,
-            "a key cannot hold control characters, as line breaks",
-            False,
-        )
-    elif not type(error).__module__.startswith("obstore") and "Debug source" not in text:
+        said = "a key cannot hold control characters, such as line breaks"
+        return StorageConfigError(said, provider="s3", operation=operation, key=key)
+    if not type(error).__module__.startswith("obstore") and "Debug source" not in text:
         return explain_os_error(error, "s3", operation, key)
-    else:
-        kind, said, transient = _meaning(text, bucket, service)
+    kind, said, transient = _meaning(text, bucket, service)
     return kind(said, provider="s3", operation=operation, key=key, transient=transient)
 
 
 def _meaning(text: str, bucket: str, service: str) -> tuple[type[StorageError], str, bool]:
     code, status = _first(_CODE, text), int(_first(_STATUS, text) or 0)
-    if "token request" in text or "InstanceCredential" in text or "TaskCredential" in text:
+    if any(place in text for place in _PLACES_OF_KEYS):
         return StoragePermissionError, NO_KEYS, False
     if "InvalidPath" in text:
         return (
             StorageError,
-            f"the bucket holds an object named {_first(_ODD_KEY, text)!r}, which is no key (a part is empty, '.' "
-            "or '..'), and what lies beside it cannot be listed: give it another name with another tool",
+            f"the bucket holds an object named {_first(_ODD_KEY, text)!r}, which is no key (a part of it is "
+            "empty, '.' or '..'), and what lies beside it cannot be listed: rename it with another tool",
             False,
         )
     if code in _BUSY or status >= 500 or status == 429:
         return StorageConnectionError, f"{service} is overloaded ({code or status})", True
+    if "redirect without LOCATION" in text:
+        code = "PermanentRedirect"
     found = _BY_CODE.get(code) or _BY_STATUS.get(status)
     if found is not None:
         return found[0], found[1].format(bucket=bucket, service=service, code=code or status), False

@@ -250,7 +250,7 @@ class S3Provider(ObjectStoreProvider):
         doubtful = {meta["path"] for meta in chunk if meta["size"] == 0 and meta["path"] != folder}
         markers = set[str]()
         if doubtful:
-            with ThreadPoolExecutor(min(self.concurrency, len(doubtful))) as pool:
+            with ThreadPoolExecutor(min(32, len(doubtful))) as pool:
                 told = pool.map(lambda path: (path, self._is_object(path)), doubtful)
                 markers = {path for path, there in told if not there}
         last = ""

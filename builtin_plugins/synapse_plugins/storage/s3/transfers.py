@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import re
-import threading
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import obstore
 
 from synapse_kernel.storage.errors import StorageIntegrityError
-from synapse_plugins.storage.object_stores import IN_MEMORY, PART
+from synapse_plugins.storage.object_stores import AT_ONCE, IN_MEMORY, PART, get_parts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -28,8 +25,6 @@ if TYPE_CHECKING:
 
 _SMALL = 1 << 20
 _PIECE = 1 << 20
-_AT_ONCE = 4
-"""How many parts of one file are on their way: more of them are not faster."""
 _MOST_PARTS = 9_000
 """The service's own limit is 10,000."""
 _MD5 = re.compile(r"[0-9a-f]{32}")
@@ -52,12 +47,13 @@ def put_file(store: S3Store, memory: MemoryBound, source: Source, path: str, tol
         with memory.hold(source.size):
             with source.open() as file:
                 data = file.read(source.size)
-            source.check()
+            # One that has nothing to send any more is not to begin: it could not be stopped later.
+            told(0)
             obstore.put(store, path, data, use_multipart=False)
         told(source.size)
         return
     part = max(PART, -(-source.size // _MOST_PARTS))
-    at_once = max(1, min(_AT_ONCE, IN_MEMORY // part))
+    at_once = max(1, min(AT_ONCE, IN_MEMORY // part))
     moved = 0
 
     def pieces() -> Iterator[bytes]:
@@ -67,7 +63,6 @@ def put_file(store: S3Store, memory: MemoryBound, source: Source, path: str, tol
                 moved += len(data)
                 yield data
                 told(len(data))
-        source.check()
 
     with memory.hold(part * at_once):
         try:
@@ -153,47 +148,10 @@ class Fetching:
         self._verify(path, entry.etag, digest.hexdigest)
 
     def _get_parts(self, entry: Entry, path: str, target: Path, told: Told) -> None:
-        size = entry.size or 0
-        descriptor = os.open(target, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            good = os.fstat(descriptor).st_size
-            starts = iter(range(good, size, PART))
-            done: dict[int, int] = {}
-            lock = threading.Lock()
-            stop = threading.Event()
+        def fetch(start: int, length: int) -> memoryview:
+            return memoryview(self._part(entry, path, start, length))
 
-            def work() -> None:
-                while not stop.is_set():
-                    with lock:
-                        start = next(starts, None)
-                    if start is None:
-                        return
-                    with self._memory.hold(PART):
-                        data = self._part(entry, path, start, min(PART, size - start))
-                        _write_at(descriptor, data, start)
-                    with lock:
-                        done[start] = len(data)
-                    told(len(data))
-
-            try:
-                with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="synapse-s3") as pool:
-                    workers = [pool.submit(work) for _ in range(_AT_ONCE)]
-                    try:
-                        for worker in workers:
-                            worker.result()
-                    finally:
-                        stop.set()
-            except BaseException:
-                moved = sum(done.values())
-                end = good
-                while end in done:
-                    end += done[end]
-                os.ftruncate(descriptor, end)
-                with contextlib.suppress(Exception):
-                    told(end - good - moved)
-                raise
-        finally:
-            os.close(descriptor)
+        get_parts(fetch, entry.size or 0, target, self._memory, told)
 
     def _part(self, entry: Entry, path: str, start: int, length: int) -> Bytes:
         options: GetOptions = {"range": (start, start + length)}
@@ -221,13 +179,6 @@ class Fetching:
             self.etags_are_md5 = False
             return
         raise StorageIntegrityError("what arrived does not have the MD5 of its ETag", transient=True)
-
-
-def _write_at(descriptor: int, data: Bytes, start: int) -> None:
-    view = memoryview(data)
-    while view:
-        count = os.pwrite(descriptor, view, start)
-        view, start = view[count:], start + count
 
 
 def _md5(data: bytes) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import shlex
 import socket
 from pathlib import Path
@@ -84,12 +85,13 @@ async def connect(configuration: SftpConfiguration) -> asyncssh.SSHClientConnect
     except OSError as error:
         # Where a name has several addresses, the error is one made of theirs.
         again = isinstance(error, ConnectionError) or error.errno is None
-        raise _unreachable(where, reason_of(error), transient=again) from None
+        reason = reason_of(error) if error.errno is None else os.strerror(error.errno)
+        raise _unreachable(where, reason, transient=again) from None
 
 
 def _unreachable(where: str, reason: str, *, transient: bool = False) -> StorageConnectionError:
     return StorageConnectionError(
-        f"cannot connect to {where}: {reason}. Is host and port right, and an SSH server running?",
+        f"cannot connect to {where}: {reason}. Are host and port right, and is an SSH server running?",
         transient=transient,
     )
 
@@ -107,7 +109,11 @@ def _usual_options(configuration: SftpConfiguration) -> asyncssh.SSHClientConnec
     """Return what ~/.ssh/config and asyncssh would do, without any keys loaded."""
     try:
         return asyncssh.SSHClientConnectionOptions(
-            host=configuration.host, **_names(configuration), client_keys=None
+            # As options alone, they are made without reading it.
+            config=(),
+            host=configuration.host,
+            **_names(configuration),
+            client_keys=None,
         )
     except (asyncssh.ConfigParseError, ValueError) as error:
         raise StorageConfigError(f"~/.ssh/config cannot be used: {reason_of(error)}") from None

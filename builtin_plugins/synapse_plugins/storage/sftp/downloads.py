@@ -106,7 +106,7 @@ def _pieces(sessions: Sessions, entry: Entry, start: int, end: int) -> Generator
 
 async def _open(session: Session, key: str) -> asyncssh.SFTPClientFile:
     await session.real_folder(parent_key(key))
-    return await session.client.open(session.path(key), asyncssh.FXF_READ, block_size=0)
+    return await session.client.open(session.path(key), asyncssh.FXF_READ, encoding=None, block_size=0)
 
 
 async def _read(session: Session, file: asyncssh.SFTPClientFile, start: int, length: int) -> bytes:

@@ -27,6 +27,7 @@ LOST = (
 )
 """What says that a connection is of no more use; another one may be."""
 
+NOT_THERE = (asyncssh.SFTPNoSuchFile, asyncssh.SFTPNoSuchPath)
 _NO_SPACE = (asyncssh.SFTPNoSpaceOnFilesystem, asyncssh.SFTPQuotaExceeded)
 
 _MEANT: Mapping[type[Exception], tuple[type[StorageError], str]] = {

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar, cast
 
 from synapse_kernel.storage.providers import Configuration, Entry, Provider
 from synapse_plugins.storage.sftp import downloads, folders, uploads
 from synapse_plugins.storage.sftp.configuration import SftpConfiguration, configuration_of, url_in
-from synapse_plugins.storage.sftp.explaining import explain_sftp_error
+from synapse_plugins.storage.sftp.explaining import LOST, explain_sftp_error
 from synapse_plugins.storage.sftp.sessions import Sessions, wait
 
 if TYPE_CHECKING:
@@ -28,8 +29,8 @@ class SftpProvider(Provider):
     Files of a machine that serves SFTP, below one folder.
 
     One SSH connection, made on first use and again after it broke, serves all threads. Host keys are always
-    checked. A link is followed as far as it stays below the root; a listing leaves others out, and one at
-    every depth does not go into folders through links.
+    checked. A link is followed where it stays below the root; a listing passes over the others, those that
+    lead to nothing or to a folder above, and files that are being written.
     """
 
     name = "sftp"
@@ -69,8 +70,8 @@ class SftpProvider(Provider):
                 for entry in found:
                     if not recursive or not entry.is_folder:
                         yield entry
-                    elif entry.key not in scan.links:
-                        waiting.append(folders.Scan(entry.key))
+                    else:
+                        waiting.append(scan.inner(entry.key))
         finally:
             for scan, future in under_way:
                 future.cancel()
@@ -92,6 +93,15 @@ class SftpProvider(Provider):
         """Write a file under a hidden name, and then rename it; a broken connection is taken up again."""
         uploads.put_file(self._sessions, source, key, told)
 
+    def deletable(self, folder: str) -> Iterator[str]:
+        """Yield the keys of the files in a folder and of the links, wherever they lead."""
+        waiting = [folder]
+        while waiting:
+            current = waiting.pop()
+            files, inner = self._sessions.call(partial(folders.deletable, folder=current))
+            waiting += inner
+            yield from files
+
     def delete(self, keys: Sequence[str]) -> None:
         """Delete files; of a link, the link."""
         self._sessions.call(lambda session: folders.delete_files(session, keys))
@@ -110,7 +120,12 @@ class SftpProvider(Provider):
 
     def move_file(self, source: str, target: str) -> bool:
         """Rename a file."""
-        return self._sessions.call(lambda session: uploads.move_file(session, source, target))
+        try:
+            return self._sessions.call(lambda session: uploads.move_file(session, source, target))
+        except LOST:
+            if not self._sessions.call(lambda session: uploads.was_moved(session, source, target)):
+                raise
+            return True
 
     def explain(self, error: Exception, operation: str, key: str | None) -> StorageError:
         """Return the storage's error for one of asyncssh's."""

@@ -15,7 +15,7 @@ from synapse_kernel.storage.errors import StorageConnectionError, StoragePermiss
 from synapse_kernel.storage.explaining import reason_of
 from synapse_kernel.storage.keys import parent_key
 from synapse_plugins.storage.sftp.connecting import connect
-from synapse_plugins.storage.sftp.explaining import LOST
+from synapse_plugins.storage.sftp.explaining import LOST, NOT_THERE
 from synapse_plugins.storage.sftp.loops import LoopThread
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class Session:
             return seen[1]
         try:
             real = await self.client.realpath(self.path(folder))
-        except (asyncssh.SFTPNoSuchFile, asyncssh.SFTPNoSuchPath):
+        except NOT_THERE:
             if folder:
                 await self.real_folder(parent_key(folder))
             return None
@@ -98,7 +98,10 @@ class Session:
     def check_inside(self, real: str) -> None:
         """Raise `StoragePermissionError` for a real path that is not below the root."""
         if not self.is_inside(real):
-            raise StoragePermissionError("a link leads out of the root of this storage, and is not followed")
+            raise StoragePermissionError(
+                f"a symbolic link leads out of the root {self.root}, to {real}: a storage gives only what is "
+                f"below its root"
+            )
 
     def is_inside(self, real: str) -> bool:
         """Tell whether a real path is the root, or below it."""
@@ -182,7 +185,7 @@ class _Engine:
             connection.abort()
             raise
         while self._left_over:
-            session.later(session.client.remove(session.path(self._left_over.pop())))
+            session.later(session.client.remove(self._left_over.pop()))
         return session
 
 
@@ -196,7 +199,7 @@ async def _open(connection: asyncssh.SSHClientConnection, root: str) -> Session:
         ) from None
     try:
         real = await client.realpath(root)
-    except (asyncssh.SFTPNoSuchFile, asyncssh.SFTPNoSuchPath):
+    except NOT_THERE:
         # It is made when something is written.
         real = root
     return Session(connection, client, root, real)
@@ -207,7 +210,7 @@ class Sessions:
 
     def __init__(self, configuration: SftpConfiguration) -> None:
         self.left_over: set[str] = set()
-        """Temporary files that could not be removed: the next connection does it."""
+        """Paths of temporary files that could not be removed: the next connection does it."""
         self._configuration = configuration
         self._lock = threading.Lock()
         self._engine: _Engine | None = None
