@@ -30,6 +30,7 @@ import stepping
 import storing_http
 import storing_local
 import storing_s3
+import storing_sftp
 from figures import Figure
 
 GROUPS: dict[str, Callable[[], list[Figure]]] = {
@@ -43,6 +44,7 @@ GROUPS: dict[str, Callable[[], list[Figure]]] = {
     "storage-http": storing_http.figures,
     "storage-local": storing_local.figures,
     "storage-s3": storing_s3.figures,
+    "storage-sftp": storing_sftp.figures,
 }
 
 

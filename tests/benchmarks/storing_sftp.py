@@ -27,6 +27,7 @@ SIZE = 100_000
 LARGE = 512 << 20
 DELAY = 20.0
 PAIRS = 5
+LARGE_PAIRS = 3
 
 # In a process of its own: what it needs at most is what it needed for this, and for the interpreter.
 MEASURED = """
@@ -55,9 +56,9 @@ def figures() -> list[Figure]:
             with (server.root / "large").open("wb") as file:
                 for _ in range(LARGE >> 20):
                     file.write(os.urandom(1 << 20))
-            found = [*_many(server, place, ""), *_large(server, place), *_needed(server, place)]
+            found = [*_many(server, place), *_large(server, place), *_needed(server, place)]
             with delay_proxy(server.port, DELAY) as proxy:
-                found += _many(server.through(proxy.port), place, f", {DELAY:.0f} ms away")
+                found += _away(server.through(proxy.port), place)
         return found
 
 
@@ -123,7 +124,7 @@ def _fsspec(server: SftpServer, source: str, target: str) -> Callable[[], object
     return call
 
 
-def _many(server: SftpServer, place: Path, where: str) -> list[Figure]:
+def _many(server: SftpServer, place: Path) -> list[Figure]:
     tree = f"{server.root}/tree"
     ours, program, fsspec = _in_turn(
         place,
@@ -136,12 +137,23 @@ def _many(server: SftpServer, place: Path, where: str) -> list[Figure]:
         lambda name: _ours(server, "upload", tree, f"up/{Path(name).name}"),
         lambda name: _program(server, f"put -r {tree} {name}\n"),
     )
-    label = f"sftp, {FILES} files of {SIZE // 1000} kB{where}"
+    label = f"sftp, {FILES} files of {SIZE // 1000} kB"
     return [
         at_most(f"{label}: get", _ratio(ours, program), 1.2, _label("the sftp program", program)),
         at_least(f"{label}: get", _ratio(fsspec, ours), 5, "x", _label("fsspec's own", fsspec)),
         at_most(f"{label}: put", _ratio(up, program_up), 1.2, _label("the sftp program", program_up)),
     ]
+
+
+def _away(server: SftpServer, place: Path) -> list[Figure]:
+    ours, program = _in_turn(
+        place,
+        lambda name: _ours(server, "download", "tree", f"{name}/tree"),
+        lambda name: _program(server, f"get -r {server.root}/tree {name}/tree\n"),
+        pairs=1,
+    )
+    label = f"sftp, {FILES} files of {SIZE // 1000} kB, {DELAY:.0f} ms away: get"
+    return [at_most(label, _ratio(ours, program), 1.2, _label("the sftp program", program))]
 
 
 def _large(server: SftpServer, place: Path) -> list[Figure]:
@@ -150,11 +162,13 @@ def _large(server: SftpServer, place: Path) -> list[Figure]:
         place,
         lambda name: _ours(server, "download", "large", f"{name}/large"),
         lambda name: _program(server, f"get {large} {name}/large\n"),
+        pairs=LARGE_PAIRS,
     )
     up, program_up = _in_turn(
         place,
         lambda name: _ours(server, "upload", large, "large-up"),
         lambda name: _program(server, f"put {large} {name}/large\n"),
+        pairs=LARGE_PAIRS,
     )
     label = f"sftp, one file of {LARGE >> 20} MiB"
     return [
@@ -177,11 +191,13 @@ def _needed(server: SftpServer, place: Path) -> list[Figure]:
     return found
 
 
-def _in_turn(place: Path, *makers: Callable[[str], Callable[[], object]]) -> list[list[float]]:
+def _in_turn(
+    place: Path, *makers: Callable[[str], Callable[[], object]], pairs: int = PAIRS
+) -> list[list[float]]:
     """Return the seconds of each call, taken in turn after one round to warm up, each into a new folder."""
     times: list[list[float]] = [[] for _ in makers]
     numbers = count()
-    for turn in range(PAIRS + 1):
+    for turn in range(pairs + 1):
         for maker, taken in zip(makers, times, strict=True):
             folder = place / f"turn-{next(numbers)}"
             folder.mkdir()

@@ -149,6 +149,8 @@ class Storage:
         if start == 0 and length is None:
             return self._call("read", full, lambda: self.provider.read_whole(full))
         entry = self._stat(full, "read")
+        if length is None and entry.size is None:
+            return self.read_bytes(key)[start:]
         wanted = max(0, (entry.size or 0) - start) if length is None else length
         return self._call("read", full, lambda: self.provider.read(entry, start, wanted))
 
@@ -185,8 +187,12 @@ class Storage:
             entry = self._stat(full, "open")
             if entry.is_folder:
                 raise self.provider.explain(IsADirectoryError(), "open", full)
-            fetch = partial(self._fetch, entry)
-            reader = open_reader(fetch, entry.size or 0, self.provider.url_of(full))
+            fetch, size = partial(self._fetch, entry), entry.size
+            if size is None:
+                # A service that tells no size gives it whole or not at all.
+                whole = self._call("open", full, lambda: self.provider.read_whole(full))
+                fetch, size = partial(_part_of, whole), len(whole)
+            reader = open_reader(fetch, size, self.provider.url_of(full))
             return reader if "b" in mode else io.TextIOWrapper(reader, encoding or "utf-8")
         content = self._content_for(kind, full)
         writer = WholeWriter(self._commit(full), self.provider.url_of(full), content)
@@ -642,3 +648,7 @@ def _batches(keys: Iterable[str]) -> Iterator[list[str]]:
             batch = []
     if batch:
         yield batch
+
+
+def _part_of(content: bytes, start: int, length: int) -> bytes:
+    return content[start : start + length]

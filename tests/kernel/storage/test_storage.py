@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from tests.kernel.storage.memory import MemoryProvider, in_memory, texts_of
 
@@ -295,3 +296,22 @@ def test_entries_are_relative_to_where_the_storage_begins():
 
     assert ["four/", "three"] == keys_of(storage.list())
     assert ["four/five", "three"] == keys_of(storage.list(recursive=True))
+
+
+class Untold(MemoryProvider):
+    """Tells no size, as a server may that makes its answers as it goes."""
+
+    def stat(self, key: str) -> Entry:
+        return msgspec.structs.replace(super().stat(key), size=None)
+
+    def read_whole(self, key: str) -> bytes:
+        return self.files[key][0]
+
+
+def test_a_file_of_a_size_that_nobody_tells_is_read_to_its_end():
+    storage = Storage(Untold())
+    storage.write_bytes("file", b"content")
+
+    with storage.open("file", "rb") as file:
+        assert b"content" == file.read()
+    assert b"tent" == storage.read_bytes("file", start=3)

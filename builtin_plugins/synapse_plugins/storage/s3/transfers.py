@@ -47,6 +47,7 @@ def put_file(store: S3Store, memory: MemoryBound, source: Source, path: str, tol
         with memory.hold(source.size):
             with source.open() as file:
                 data = file.read(source.size)
+            source.check()
             # One that has nothing to send any more is not to begin: it could not be stopped later.
             told(0)
             obstore.put(store, path, data, use_multipart=False)
@@ -63,6 +64,7 @@ def put_file(store: S3Store, memory: MemoryBound, source: Source, path: str, tol
                 moved += len(data)
                 yield data
                 told(len(data))
+        source.check()
 
     with memory.hold(part * at_once):
         try:

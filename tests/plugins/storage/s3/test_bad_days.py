@@ -148,11 +148,23 @@ def test_progress_counts_each_byte_once_whatever_broke_off(
     seen: list[TransferProgress] = []
     with cutting_proxy(moto.port, 3 << 20, 3) as proxy:
         storage = storage_of(moto.through(proxy.port), bucket)
-        storage.upload(large, "large", progress=seen.append)
-        assert LARGE == seen[-1].bytes
+        storage.upload(large, "large")
         storage.download("large", tmp_path / "got", progress=seen.append)
         assert proxy.faults
-    assert LARGE == seen[-1].bytes
+    assert LARGE == seen[-1].bytes == max(progress.bytes for progress in seen)
+
+
+def test_progress_of_an_upload_that_is_made_again_counts_each_byte_once(moto: S3Server, large: Path) -> None:
+    bucket = moto.make_bucket()
+    seen: list[TransferProgress] = []
+    third = 4  # obstore asks for a part four times before it gives up
+    with failing_proxy(
+        moto.port, 500, third, matching=lambda method, path: method == "PUT" and "partNumber=3" in path
+    ) as proxy:
+        storage_of(moto.through(proxy.port), bucket).upload(large, "large", progress=seen.append)
+        assert third == proxy.faults
+    assert LARGE == seen[-1].bytes == max(progress.bytes for progress in seen)
+    assert [] == unfinished(moto, bucket)
 
 
 def test_a_file_that_changes_while_it_is_uploaded_leaves_nothing(moto: S3Server, tmp_path: Path) -> None:
