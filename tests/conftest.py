@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from synapse_kernel import Kernel, current
+# Before any of it is imported: some tests take parts of the contracts without the whole.
+pytest.register_assert_rewrite("synapse_kernel.testing")
+
+from synapse_kernel import Kernel, current  # noqa: E402
 
 
 @pytest.fixture

@@ -100,7 +100,8 @@ def test_an_unknown_plugin_is_told_with_the_nearest(cli: Cli) -> None:
     assert 2 == done.returncode
     assert (
         "Error: No plugin is named 'discovry'; did you mean 'discovery'?\n"
-        "  installed: console, discovery, history, local_executors, pipelines, ray_executors, ui_schema\n"
+        "  installed: console, discovery, history, local_executors, pipelines, ray_executors, storage, "
+        "storage_gcs, storage_http, storage_local, storage_s3, storage_sftp and 1 more\n"
     ) == done.stderr
 
 

@@ -203,7 +203,11 @@ def test_a_long_name_keeps_its_end(kernel: Kernel, there: Path, cache: Path) -> 
     assert len(f".{name}.part.json".encode()) <= 255
 
 
-def test_processes_that_want_one_file_at_once_all_get_it_whole(there: Path, cache: Path) -> None:
+def test_processes_that_want_one_file_at_once_all_get_it_whole(
+    there: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # They import this module by its name, however pytest was started.
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[3]))
     context = multiprocessing.get_context("spawn")
     with context.Pool(3) as pool:
         copies = pool.starmap_async(_fetched, [(str(there), str(cache))] * 6).get(timeout=120)

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 _USER_KNOWN_HOSTS = "~/.ssh/known_hosts"
 _MACHINE_KNOWN_HOSTS = ("/etc/ssh/ssh_known_hosts", "/etc/ssh/ssh_known_hosts2")
+# Not an empty text: asyncssh takes that for its default.
+_NO_HOSTS = b"\n"
 _QUICK = "-gcm@openssh.com"
 _QUIET_PINGS = 3
 
@@ -54,7 +56,7 @@ async def connect(configuration: SftpConfiguration) -> asyncssh.SSHClientConnect
                 **_names(configuration),
                 **credentials,
                 client_factory=lambda: witness,
-                known_hosts=trusted or b"",
+                known_hosts=trusted or _NO_HOSTS,
                 encryption_algs=_quick_first(usual.encryption_algs),
                 connect_timeout=configuration.timeout,
                 login_timeout=configuration.timeout,
@@ -198,7 +200,9 @@ class _HostKeyWitness(asyncssh.SSHClient):
 
     def validate_host_public_key(self, host: str, addr: str, port: int, key: asyncssh.SSHKey) -> bool:
         """Take note of the key."""
-        known = asyncssh.match_known_hosts(self._trusted or b"", host, addr, None if port == 22 else port)[0]
+        known = asyncssh.match_known_hosts(
+            self._trusted or _NO_HOSTS, host, addr, None if port == 22 else port
+        )[0]
         self._seen = (host, port, key, bool(known))
         return False
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import time
@@ -66,14 +67,16 @@ class _Written:
 
     async def finish(self, size: int, modified: float | None) -> None:
         """Set the modification time, see that all of it is there, and close it."""
-        if modified is not None and modified >= 0:
-            await self.file.utime((modified, modified))
-        there = (await self.file.stat()).size
-        if there != size:
+        attrs, _ = await asyncio.gather(self.file.stat(), self._keep(modified))
+        if attrs.size != size:
             raise StorageUploadError(
-                f"the server has {there} bytes of it, and {size} were sent", transient=True
+                f"the server has {attrs.size} bytes of it, and {size} were sent", transient=True
             )
         await self.file.close()
+
+    async def _keep(self, modified: float | None) -> None:
+        if modified is not None and modified >= 0:
+            await self.file.utime((modified, modified))
 
     async def put_in_place(self, session: Session) -> None:
         """Let it take the place of what is there, in one step."""

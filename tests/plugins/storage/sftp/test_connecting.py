@@ -148,6 +148,7 @@ def test_an_unknown_host_key_is_refused_with_the_way_to_trust_it(
 ) -> None:
     if configuration:
         (home / ".ssh" / "config").write_text(configuration)
+        (home / ".ssh" / "known_hosts").write_text(sftp.known_hosts.read_text())
     storage = opened(sftp, known_hosts=None)
 
     assert (

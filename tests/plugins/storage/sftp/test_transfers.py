@@ -27,6 +27,7 @@ from synapse_kernel.storage import (
     StorageUploadError,
     TransferProgress,
 )
+from synapse_kernel.storage.local_trees import is_part
 
 from .conftest import Opened
 
@@ -115,13 +116,15 @@ def test_a_connection_that_is_cut_each_time_ends_in_an_error_and_leaves_the_file
 def test_what_a_cut_left_over_is_removed_by_the_next_connection(
     opened: Opened, sftp: SftpServer, place: Path, large: Path
 ) -> None:
-    with cutting_proxy(sftp.port, 5_000_000, times=4, of="request") as proxy:
+    with cutting_proxy(sftp.port, 100_000, times=4, of="request") as proxy:
         storage = opened(sftp.through(proxy.port), place, retries=RetryPolicy(attempts=1))
-        with contextlib.suppress(StorageConnectionError):
+        with pytest.raises(StorageConnectionError):
             storage.upload(large, "file")
+        assert 1 == len([name for name in names_in(place) if is_part(name)])
         storage.write_bytes("other", b"")
 
-    wait_for(lambda: not [name for name in names_in(place) if "synapse" in name], "clean folder")
+        assert 5 == proxy.connections
+        wait_for(lambda: ["other"] == names_in(place), "clean folder")
 
 
 def test_a_server_that_falls_silent_is_given_up(
@@ -260,6 +263,16 @@ def test_a_file_that_changes_while_it_is_downloaded_is_not_given(
         "Storage 'sftp': download 'file': it changed while it was read: let its writer finish, and try again"
     ) == str(caught.value)
     assert b"before" == (tmp_path / "got").read_bytes()
+
+
+def test_a_file_that_changed_since_it_was_opened_is_not_read_on(storage: Storage, place: Path) -> None:
+    (place / "file").write_bytes(CONTENT)
+    with storage.open("file", "rb") as file:
+        assert CONTENT[:10] == file.read(10)
+        (place / "file").write_bytes(CONTENT[::-1] + b"longer")
+
+        with pytest.raises(StorageIntegrityError, match="it changed while it was read"):
+            file.read()
 
 
 def test_of_two_writers_one_has_its_content_there_whole(
