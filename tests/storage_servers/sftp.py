@@ -20,6 +20,11 @@ PASSPHRASE = "phrase-of-the-tests"
 _HASHED = "$6$synapse$KabdexeAQpWcQTMDfUyJC4k3YwNhKaxiIhsDswpUhjWext7Xbv4zRK6veAOjJjyLfnmSwXCRRF.lfWHqFc4750"
 
 
+# The one inside sshd, under nss_wrapper, may list each name of a folder twice.
+_PROGRAM = Path("/usr/lib/openssh/sftp-server")
+_SUBSYSTEM = str(_PROGRAM) if _PROGRAM.exists() else "internal-sftp"
+
+
 @dataclasses.dataclass(frozen=True)
 class SftpServer:
     """
@@ -150,7 +155,7 @@ def _configuration(folder: Path, root: Path, *, read_only: bool) -> str:
         "MaxAuthTries": "50",
         "MaxSessions": "500",
         "MaxStartups": "500",
-        "Subsystem": f"sftp internal-sftp -d {root}{' -R' if read_only else ''}",
+        "Subsystem": f"sftp {_SUBSYSTEM} -d {root}{' -R' if read_only else ''}",
     }
     return "".join(f"{name} {value}\n" for name, value in lines.items())
 
