@@ -24,7 +24,7 @@ import pytest
 pytestmark = pytest.mark.slow
 
 # The base stays small; what it needs may grow a little with its releases, hence some room in both.
-MOST_PACKAGES = 26
+MOST_PACKAGES = 29
 MOST_MEGABYTES = 40
 
 

@@ -50,7 +50,6 @@ class StoragePath(UPath):
         del source, handler
         return core_schema.no_info_plain_validator_function(
             _parsed,
-            json_schema_input_schema=core_schema.str_schema(),
             serialization=core_schema.to_string_ser_schema(),
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -172,12 +173,21 @@ def test_a_folder_that_is_swapped_for_a_link_meanwhile_does_not_lead_out(
     (root / "link").symlink_to(outside)
     done = threading.Event()
 
+    def put(name: str, at: str) -> None:
+        while True:
+            try:
+                (root / name).rename(root / at)
+                return
+            except OSError:
+                # A write came between two renames, and made the folder that it needs.
+                shutil.rmtree(root / at, ignore_errors=True)
+
     def swap() -> None:
         while not done.is_set():
-            (root / "swapped").rename(root / "aside")
-            (root / "link").rename(root / "swapped")
-            (root / "swapped").rename(root / "link")
-            (root / "aside").rename(root / "swapped")
+            put("swapped", "aside")
+            put("link", "swapped")
+            put("swapped", "link")
+            put("aside", "swapped")
 
     thread = threading.Thread(target=swap)
     thread.start()

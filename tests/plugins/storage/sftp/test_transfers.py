@@ -134,7 +134,9 @@ def test_a_server_that_falls_silent_is_given_up(
     with stalling_proxy(sftp.port, LARGE // 2, times=1) as proxy:
         opened(sftp.through(proxy.port), place, timeout=1.5).download("file", tmp_path / "got")
 
-        assert (1, 2) == (proxy.faults, proxy.connections)
+        # On a busy machine the second connection may be given up as well.
+        assert 1 == proxy.faults
+        assert 2 <= proxy.connections
     assert CONTENT == (tmp_path / "got").read_bytes()
 
 
@@ -145,7 +147,8 @@ def test_a_server_that_is_killed_is_used_again_when_it_is_back(opened: Opened, t
         storage.write_bytes("file", b"before")
         listener = psutil.Process(server.pid)
         for process in [*listener.children(recursive=True), listener]:
-            process.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
         listener.wait(30)
         with restarted(server):
             assert b"before" == storage.read_bytes("file")
@@ -176,7 +179,8 @@ def restarted(server: SftpServer) -> Iterator[None]:
         timer.join()
         assert process is not None
         for inner in psutil.Process(process.pid).children(recursive=True):
-            inner.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):
+                inner.kill()
         process.kill()
         process.wait(30)
 
