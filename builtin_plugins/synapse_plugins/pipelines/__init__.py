@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from synapse_kernel.hookspecs import hookimpl
+from synapse_kernel.lazy_names import names_from
 from synapse_kernel.specs import CommandSpec, ExecutorSpec
 
 # Each under its own name once more: to type checkers that says that the package offers it.
@@ -76,12 +77,4 @@ def synapse_register_executors() -> list[ExecutorSpec]:
 
 
 # No `__dir__`: what looks for hooks looks at each name there, and would import all of these.
-def __getattr__(name: str) -> object:
-    home = _HOME_OF.get(name)
-    if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    import importlib
-
-    value = getattr(importlib.import_module(f"{__name__}.{home}"), name)
-    globals()[name] = value
-    return value
+__getattr__ = names_from(__name__, _HOME_OF)

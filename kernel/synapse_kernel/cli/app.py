@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import importlib
 import os
 import sys
 import warnings
@@ -18,6 +17,7 @@ import click
 
 from synapse_kernel._version import __version__
 from synapse_kernel.cli.documents import promise_json, tell_error, tell_warning
+from synapse_kernel.cli.lazy import LazyCommand, LazyGroup
 from synapse_kernel.errors import EntrypointError, ParamsError, ProblemsError, SynapseError
 
 if TYPE_CHECKING:
@@ -86,34 +86,20 @@ class AppState:
             self._kernel.shutdown()
 
 
-class LazyCommand(click.Command):
-    """Stands for a command in listings; the real one is imported when it is called or completed."""
-
-    def __init__(self, name: str, summary: str, load: Callable[[], click.Command]) -> None:
-        super().__init__(name, help=summary, short_help=summary, add_help_option=False)
-        self._load = load
-
-    def make_context(
-        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: object
-    ) -> click.Context:
-        """Hand over to the real command."""
-        return self._load().make_context(info_name, args, parent=parent, **extra)
-
-
-class App(click.Group):
+class App(LazyGroup):
     """The root group: the kernel's commands, and those that plugins contribute."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the kernel's commands in their order, then the plugins' sorted."""
         contributed = ctx.ensure_object(AppState).kernel.registry.names("commands")
-        return [*CORE_COMMANDS, *sorted(set(contributed) - set(CORE_COMMANDS))]
+        core = super().list_commands(ctx)
+        return [*core, *sorted(set(contributed) - set(core))]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return a stand-in for the command of this name."""
-        core = CORE_COMMANDS.get(cmd_name)
+        core = super().get_command(ctx, cmd_name)
         if core is not None:
-            target, summary = core
-            return LazyCommand(cmd_name, summary, lambda: _import(target))
+            return core
         kernel = ctx.ensure_object(AppState).kernel
         if cmd_name not in kernel.registry.names("commands"):
             return None
@@ -122,24 +108,6 @@ class App(click.Group):
         except SynapseError as conflict:
             summary = str(conflict).partition("\n")[0]
         return LazyCommand(cmd_name, summary, lambda: _contributed(kernel, cmd_name))
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command; an unknown one is told with the nearest there is."""
-        try:
-            return super().resolve_command(ctx, args)
-        except click.UsageError as error:
-            from synapse_kernel.errors import suggest
-
-            near = suggest(args[0], self.list_commands(ctx))
-            raise click.UsageError(f"There is no command {args[0]!r}{near}", ctx) from error
-
-
-def _import(target: str) -> click.Command:
-    module, _, attribute = target.partition(":")
-    command: click.Command = getattr(importlib.import_module(module), attribute)
-    return command
 
 
 def _contributed(kernel: Kernel, name: str) -> click.Command:
@@ -167,6 +135,7 @@ def _complete_plugins(ctx: click.Context, _param: click.Parameter, incomplete: s
 # --help is not eager, the others are: what they block must be known when the commands are listed.
 @click.group(
     cls=App,
+    lazy=CORE_COMMANDS,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Example: synapse-kernel run ./my_plugin train -p epochs=3",
 )

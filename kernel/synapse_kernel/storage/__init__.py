@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from synapse_kernel.lazy_names import names_from
+
 if TYPE_CHECKING:
     from synapse_kernel.storage.archive_formats import ArchiveError as ArchiveError
     from synapse_kernel.storage.archive_reading import extract_archive as extract_archive
@@ -68,17 +70,7 @@ _HOMES = {
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names.split()}
 
 __all__ = [*_HOME_OF]  # noqa: PLE0604 - names, computed from the one table above
-
-
-def __getattr__(name: str) -> object:
-    home = _HOME_OF.get(name)
-    if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    import importlib
-
-    value = getattr(importlib.import_module(f"{__name__}.{home}"), name)
-    globals()[name] = value
-    return value
+__getattr__ = names_from(__name__, _HOME_OF)
 
 
 def __dir__() -> list[str]:
