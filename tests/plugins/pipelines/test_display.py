@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import re
 import sys
@@ -193,9 +194,10 @@ class TestTable:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")
 def test_on_a_terminal_the_table_moves_and_stays_at_the_end(tmp_path: Path) -> None:
-    script = tmp_path / "watch.py"
+    script, seen, said = tmp_path / "watch.py", tmp_path / "seen", io.StringIO()
     script.write_text(
-        """
+        f"""
+import pathlib
 import time
 from synapse_kernel import Kernel, action
 from synapse_plugins.pipelines.display import display_progress
@@ -206,12 +208,13 @@ from synapse_plugins.pipelines.progress import track
 def first(params, ctx):
     for step in range(1, 11):
         ctx.set_progress(step, 10)
-        time.sleep(0.03)
-    return {"a": 1}
+    while not pathlib.Path({str(seen)!r}).exists():
+        time.sleep(0.02)
+    return {{"a": 1}}
 
 @action
 def second(params, ctx):
-    return {"b": 2}
+    return {{"b": 2}}
 
 with Kernel() as kernel:
     last = display_progress(track(ActionPipeline([first, second]).submit(kernel=kernel, sinks=[])))
@@ -226,9 +229,12 @@ with Kernel() as kernel:
         timeout=60,
         dimensions=(30, 100),
     )
+    child.logfile_read = said
+    child.expect("running")
+    seen.touch()
     child.expect(pexpect.EOF)
     child.close()
-    screen = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", child.before)
+    screen = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", said.getvalue())
     last = screen[screen.rindex("✓ first ") :]
 
     assert 0 == child.exitstatus, screen
@@ -236,4 +242,4 @@ with Kernel() as kernel:
     assert re.match(r"✓ first +succeeded +━{20} 100 % .*\s+✓ second +succeeded", last)
     assert "✓ first-second succeeded in" in last
     assert last.rstrip().endswith("it succeeded")
-    assert child.before.rindex("\x1b[?25h") > child.before.rfind("\x1b[?25l")
+    assert said.getvalue().rindex("\x1b[?25h") > said.getvalue().rfind("\x1b[?25l")
