@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import re
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
     from typing import TypeAlias
 
-    Patterns: TypeAlias = tuple[tuple[re.Pattern[str], bool], ...]
-    """Expressions and whether each leaves out or names again; the last that matches decides."""
+    Pattern: TypeAlias = tuple[re.Pattern[str], str | None, bool]
+    """An expression, its group for the slash behind a folder, and whether it leaves out or names again."""
+    Patterns: TypeAlias = tuple[Pattern, ...]
+    """The last first: the first that names a path decides."""
     Files: TypeAlias = tuple[tuple[str, Patterns], ...]
     """Each ignore file's folder, ending with a slash or empty, and its patterns; the nearest is the last."""
 
@@ -54,16 +56,10 @@ class IgnoreRules:
 
     def with_file(self, name: str, folder: str, text: str) -> IgnoreRules:
         """Return these rules with an ignore file of a folder; `ImportError` where pathspec is missing."""
-        from pathspec import GitIgnoreSpec, RegexPattern
-
-        patterns = tuple(
-            (pattern.regex, pattern.include)
-            for pattern in GitIgnoreSpec.from_lines(text.removeprefix("\ufeff").splitlines()).patterns
-            if isinstance(pattern, RegexPattern) and pattern.regex is not None and pattern.include is not None
-        )
+        patterns = tuple(_patterns(reversed(text.removeprefix("\ufeff").splitlines())))
         if name == GIT_IGNORE:
             return IgnoreRules((*self._git, (folder, patterns)), self._own, rescues=self.rescues)
-        rescues = self.rescues or not all(leaves_out for _, leaves_out in patterns)
+        rescues = self.rescues or not all(leaves_out for *_, leaves_out in patterns)
         return IgnoreRules(self._git, (*self._own, (folder, patterns)), rescues=rescues)
 
     def ignores(self, path: str, *, inherited: bool = False) -> bool:
@@ -113,27 +109,44 @@ def text_of(file: Path) -> str | None:
     return file.read_text(encoding="utf-8", errors="replace")
 
 
+def _patterns(lines: Iterable[str]) -> Iterator[Pattern]:
+    from pathspec import GitIgnoreSpec, RegexPattern
+
+    for line in lines:
+        try:
+            found = GitIgnoreSpec.from_lines([line]).patterns
+        except ValueError:
+            continue  # a line that is no pattern names nothing, as for Git
+        for pattern in found:
+            if (
+                isinstance(pattern, RegexPattern)
+                and pattern.regex is not None
+                and pattern.include is not None
+            ):
+                # The one named group of pathspec's expressions is the slash at the end of a folder.
+                yield pattern.regex, next(iter(pattern.regex.groupindex), None), pattern.include
+
+
 def _last_word(files: Files, path: str) -> bool | None:
     for folder, patterns in reversed(files):
         inner = path[len(folder) :]
-        for expression, leaves_out in reversed(patterns):
-            if _names(expression, inner):
+        bare = inner.removesuffix("/")
+        for expression, mark, leaves_out in patterns:
+            if mark is None:
+                if expression.search(bare) is not None:
+                    return leaves_out
+            elif (found := expression.search(inner)) is not None and _names(found, mark, expression, inner):
                 return leaves_out
     return None
 
 
-def _names(expression: re.Pattern[str], path: str) -> bool:
+def _names(found: re.Match[str], mark: str, expression: re.Pattern[str], path: str) -> bool:
     """
-    Tell whether a pattern names a path itself, and not just a folder above it.
+    Tell whether a pattern that matches names a path itself, and not just a folder above it.
 
     A path is looked at after the folders above it, whose own verdict it inherits. Git goes the same way;
     pathspec's match alone would let ``!keep/`` in a folder name again what another pattern leaves out there.
     """
-    # The one named group of pathspec's expressions is the slash at the end of a folder that matched.
-    mark = next(iter(expression.groupindex), None)
-    if mark is None:
-        return expression.search(path.removesuffix("/")) is not None
     if path.endswith("/"):
-        return any(found.end(mark) == len(path) for found in expression.finditer(path))
-    found = expression.search(path)
-    return found is not None and found.group(mark) is None
+        return any(each.end(mark) == len(path) for each in expression.finditer(path))
+    return found.group(mark) is None

@@ -110,3 +110,12 @@ def test_an_ignore_file_may_begin_with_a_byte_order_mark(tmp_path: Path):
     (tmp_path / "a.txt").write_text("")
 
     assert {".gitignore"} == packed(tmp_path)
+
+
+@pytest.mark.parametrize("line", ["!", "a.txt\\"])
+def test_a_line_that_is_no_pattern_names_nothing(tmp_path: Path, line: str):
+    (tmp_path / ".gitignore").write_text(f"{line}\nb.txt\n")
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / name).write_text("")
+
+    assert {".gitignore", "a.txt"} == packed(tmp_path)
