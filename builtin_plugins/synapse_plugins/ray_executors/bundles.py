@@ -21,7 +21,8 @@ import msgspec
 
 from synapse_kernel.errors import UsageError
 from synapse_kernel.event_text import size_text
-from synapse_plugins.ray_executors.folder_files import OWN_IGNORE, FolderFiles, FoundFile
+from synapse_kernel.ignoring import OWN_IGNORE
+from synapse_plugins.ray_executors.folder_files import FolderFiles, FoundFile
 from synapse_plugins.ray_executors.settings import MIB
 
 if TYPE_CHECKING:

@@ -1,35 +1,28 @@
 """
 Which files of a folder travel to a worker.
 
-`.gitignore` files are honoured as Git does, nested ones too, and `.synapseignore` files have the last word.
-What no worker needs (`.git`, virtual environments, caches) never travels. A folder that is looked at again
-costs a `stat` a file: what was said of each name is kept while the ignore files stay as they are.
+`.gitignore` files are honoured as Git does, nested ones and those above in the repository too, and
+`.synapseignore` files have the last word. What no worker needs (`.git`, virtual environments, caches) never
+travels. A folder that is looked at again costs a `stat` a file: what was said of each name is kept while the
+ignore files stay as they are.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
-from pathspec import GitIgnoreSpec
 
 from synapse_kernel.errors import UsageError
+from synapse_kernel.ignoring import IGNORE_FILES, OWN_IGNORE, IgnoreRules, never_packed, rules_above
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-GIT_IGNORE = ".gitignore"
-OWN_IGNORE = ".synapseignore"
-NEVER_FOLDERS = frozenset(
-    {
-        ".git", ".hg", ".svn", "__pycache__", ".venv", "node_modules", ".mypy_cache", ".ruff_cache",
-        ".pytest_cache", ".hypothesis", ".tox", ".nox", ".ipynb_checkpoints",
-    }
-)  # fmt: skip
-_NEVER_SUFFIXES = (".pyc", ".pyo")
 # A link that leads to the root of a disk must end somewhere.
 MOST_FILES = 200_000
 
@@ -48,27 +41,12 @@ class FoundFile(NamedTuple):
     executable: bool
 
 
-class _Rules(msgspec.Struct, frozen=True):
-    """The ignore files that count in a directory, those nearest to it last, each with its own place."""
-
-    git: tuple[tuple[str, GitIgnoreSpec], ...] = ()
-    own: tuple[tuple[str, GitIgnoreSpec], ...] = ()
-    rescues: bool = False
-    """Whether something that is ignored may be named again further down."""
-
-    def ignores(self, relative: str, inherited: bool) -> bool:
-        own = _last_word(self.own, relative)
-        if own is not None:
-            return own
-        return inherited or bool(_last_word(self.git, relative))
-
-
 class _Directory(msgspec.Struct):
     """What is known of a directory from the last look."""
 
-    parent: _Rules
+    parent: IgnoreRules
     stamps: list[Stamp]
-    rules: _Rules
+    rules: IgnoreRules
     verdicts: dict[tuple[str, bool], bool] = {}
 
 
@@ -77,9 +55,12 @@ class FolderFiles:
 
     def __init__(self, folder: str, *, git: bool = True) -> None:
         self.folder = folder
-        self._names = (GIT_IGNORE, OWN_IGNORE) if git else (OWN_IGNORE,)
+        self._names = IGNORE_FILES if git else (OWN_IGNORE,)
+        self._git = git
         self._seen: dict[str, _Directory] = {}
-        self._nothing = _Rules()
+        self._stamps_above: list[Stamp] | None = None
+        self._place = ""
+        self._above = IgnoreRules()
 
     def look(self, keep: Sequence[str] = ()) -> list[FoundFile]:
         """
@@ -93,7 +74,9 @@ class FolderFiles:
             top = os.stat(self.folder)  # noqa: PTH116 - on the way of every run
             if not stat.S_ISDIR(top.st_mode):
                 raise NotADirectoryError(20, "it is not a folder", self.folder)
-            for file in self._walk(self.folder, "", self._nothing, False, ((top.st_dev, top.st_ino),)):
+            if self._git:
+                self._look_above()
+            for file in self._walk(self.folder, "", self._above, False, ((top.st_dev, top.st_ino),)):
                 found[file.relative] = file
                 if len(found) > MOST_FILES:
                     raise UsageError(
@@ -111,8 +94,16 @@ class FolderFiles:
             ) from None
         return [found[relative] for relative in sorted(found)]
 
+    def _look_above(self) -> None:
+        """Read the ignore files above the folder, unless they are as they were."""
+        stamps = _stamps_above(self.folder)
+        if stamps != self._stamps_above:
+            # The rules are others by that, and with them what was said of each name.
+            self._place, self._above = rules_above(Path(self.folder))
+            self._stamps_above = stamps
+
     def _walk(
-        self, path: str, inside: str, parent: _Rules, inherited: bool, above: tuple[tuple[int, int], ...]
+        self, path: str, inside: str, parent: IgnoreRules, inherited: bool, above: tuple[tuple[int, int], ...]
     ) -> Iterator[FoundFile]:
         with os.scandir(path) as listing:
             entries = list(listing)
@@ -122,14 +113,14 @@ class FolderFiles:
         for entry in entries:
             name = entry.name
             is_folder = entry.is_dir()
-            if name in NEVER_FOLDERS if is_folder else name.endswith(_NEVER_SUFFIXES):
+            if never_packed(name, is_folder=is_folder):
                 continue
             relative = f"{inside}{name}"
             key = (name, inherited)
             ignored = directory.verdicts.get(key)
             if ignored is None:
-                tried = f"{relative}/" if is_folder else relative
-                ignored = directory.verdicts[key] = directory.rules.ignores(tried, inherited)
+                tried = f"{self._place}{relative}{'/' if is_folder else ''}"
+                ignored = directory.verdicts[key] = directory.rules.ignores(tried, inherited=inherited)
             if ignored and not (is_folder and directory.rules.rescues):
                 continue
             try:
@@ -145,10 +136,11 @@ class FolderFiles:
             elif stat.S_ISREG(status.st_mode):
                 yield _found(relative, entry.path, status)
 
-    def _directory(self, inside: str, parent: _Rules, entries: list[os.DirEntry[str]]) -> _Directory:
+    def _directory(self, inside: str, parent: IgnoreRules, entries: list[os.DirEntry[str]]) -> _Directory:
         stamps: list[Stamp] = []
         for entry in entries:
-            if entry.name in self._names and entry.is_file():
+            # Git follows no link to a .gitignore.
+            if entry.name in self._names and entry.is_file(follow_symlinks=entry.name == OWN_IGNORE):
                 status = entry.stat()
                 stamps.append((entry.name, status.st_mtime_ns, status.st_size, status.st_ino))
         known = self._seen.get(inside)
@@ -156,25 +148,25 @@ class FolderFiles:
             return known
         rules = parent
         for name, *_ in stamps:
-            rules = self._read(rules, name, inside)
+            text = Path(self.folder, inside, name).read_text(encoding="utf-8", errors="replace")
+            rules = rules.with_file(name, f"{self._place}{inside}", text)
         made = self._seen[inside] = _Directory(parent, stamps, rules)
         return made
 
-    def _read(self, rules: _Rules, name: str, inside: str) -> _Rules:
-        text = Path(self.folder, inside, name).read_text(encoding="utf-8", errors="replace")
-        spec = GitIgnoreSpec.from_lines(text.splitlines())
-        if name == GIT_IGNORE:
-            return _Rules((*rules.git, (inside, spec)), rules.own, rules.rescues)
-        rescues = rules.rescues or any(pattern.include is False for pattern in spec.patterns)
-        return _Rules(rules.git, (*rules.own, (inside, spec)), rescues)
 
-
-def _last_word(specs: tuple[tuple[str, GitIgnoreSpec], ...], relative: str) -> bool | None:
-    for inside, spec in reversed(specs):
-        said = spec.check_file(relative[len(inside) :]).include
-        if said is not None:
-            return said
-    return None
+def _stamps_above(folder: str) -> list[Stamp]:
+    """Return what tells whether `rules_above` may say something else."""
+    above = os.path.realpath(folder)
+    stamps: list[Stamp] = []
+    while not os.path.exists(f"{above}/.git"):  # noqa: PTH110 - on the way of every run
+        below, above = above, os.path.dirname(above)  # noqa: PTH120
+        if above == below:
+            break
+        for path in (f"{above}/{name}" for name in IGNORE_FILES):
+            with contextlib.suppress(FileNotFoundError):
+                status = os.lstat(path)
+                stamps.append((path, status.st_mtime_ns, status.st_size, status.st_ino))
+    return [*stamps, (above, 0, 0, 0)]
 
 
 def _found(relative: str, path: str, status: os.stat_result) -> FoundFile:
