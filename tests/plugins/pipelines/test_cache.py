@@ -245,7 +245,7 @@ def test_a_result_with_a_secret_is_not_cached(
     recording.shutdown()
 
     assert 2 == count()
-    assert b"4711" not in b"".join(file.read_bytes() for file in tmp_path.glob("history.db*"))
+    assert b"hush-hush" not in b"".join(file.read_bytes() for file in tmp_path.glob("history.db*"))
 
 
 def test_results_from_another_process_are_cached_too(

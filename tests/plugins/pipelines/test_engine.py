@@ -754,16 +754,16 @@ def test_a_nodes_result_is_recorded_before_what_needs_it_starts(
 
 
 def test_secrets_in_a_pipeline_are_not_in_the_history(recording: Kernel, tmp_path: Path) -> None:
-    pipeline = Pipeline("p", params={"api_key": "default-4711"})
-    pipeline.add("n", echo, with_={"api_key": "${params.api_key}", "password": "literal-4711"})
-    pipeline.add("m", echo, env={"MY_TOKEN": "in-env-4711"})
+    pipeline = Pipeline("p", params={"api_key": "default-sesame"})
+    pipeline.add("n", echo, with_={"api_key": "${params.api_key}", "password": "literal-sesame"})
+    pipeline.add("m", echo, env={"MY_TOKEN": "in-env-sesame"})
 
-    assert pipeline.execute({"api_key": "given-4711"}, kernel=recording).ok
+    assert pipeline.execute({"api_key": "given-sesame"}, kernel=recording).ok
     recording.shutdown()
 
     raw = b"".join(file.read_bytes() for file in tmp_path.glob("history.db*"))
     assert b"api_key" in raw
-    assert b"4711" not in raw
+    assert b"sesame" not in raw
 
 
 def test_a_pipeline_whose_store_cannot_be_opened_does_not_start(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -156,12 +157,12 @@ def test_what_differs_is_told_without_secrets(recording: Kernel) -> None:
     )
 
     with pytest.raises(PipelineChangedError) as caught:
-        pipeline("another-pin-of-four-words", pin="inner-4712", size=2).execute(
+        pipeline("another-pin-of-four-words", pin="sesame", size=2).execute(
             GIVEN, kernel=recording, resume=run_id
         )
 
     assert "params: 'size' was 1 by default, is 2 by default" in str(caught.value)
-    assert "471" not in str(caught.value)
+    assert not re.search("pin-of-four-words|sesame", str(caught.value))
 
 
 def test_a_param_that_has_become_secret_since_is_told_without_its_value(recording: Kernel) -> None:
